@@ -1,0 +1,132 @@
+"""MGSConfig: TRL's GRPOConfig and the fields of multi-domain training."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import GRPOConfig
+
+from mgs_trl.domains.schedule import check_mixture
+from mgs_trl.surgery.methods import BALANCES, method_names
+from mgs_trl.surgery.modules import GRANULARITIES, KINDS
+
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest allowed value, unless `value` is one of `allowed`."""
+    allowed = list(allowed)
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} is {value!r}, but it must be one of {allowed}.{hint}")
+
+
+@dataclass
+class MGSConfig(GRPOConfig):
+    """Configuration of [`MGSTrainer`]: every `GRPOConfig` field, and these.
+
+    Raises:
+        ValueError: a field out of its range; the message names the field, the value and what is allowed.
+    """
+
+    domain_column: str = field(
+        default="domain", metadata={"help": "Dataset column that names each row's domain. Without it, plain GRPO."}
+    )
+    mixture: dict[str, float] | None = field(
+        default=None, metadata={"help": "Relative share of each domain in every window. Default: equal shares."}
+    )
+    surgery: str = field(
+        default="pcgrad",
+        metadata={
+            "help": "'pcgrad'; 'none' trains like GRPOTrainer; 'observe' measures conflicts and changes nothing; or "
+            "another rule on the Gramian by name (upgrad, mgda, ...; needs torchjd)."
+        },
+    )
+    granularity: str = field(
+        default="block", metadata={"help": "Where conflicts are resolved: 'global', 'layer', 'block' or 'tensor'."}
+    )
+    balance: str = field(
+        default="none",
+        metadata={
+            "help": "'domain' or 'module': bring the domain gradients to equal norm (over the model, or per module) "
+            "before surgery, keeping the size of the update."
+        },
+    )
+    gramian_ema: float = field(
+        default=0.0, metadata={"help": "Smoothing of the Gramian from which all weights are taken, in [0, 1)."}
+    )
+    surgery_exclude: list[str] = field(
+        default_factory=list, metadata={"help": "Kinds of module left out of surgery; they get the plain sum."}
+    )
+    surgery_top_modules: float | int | None = field(
+        default=None,
+        metadata={"help": "Only the modules of largest gradient norm: a number of modules (int) or a share (float)."},
+    )
+    surgery_seed: int | None = field(
+        default=None, metadata={"help": "Seed of the projection order. Default: the training seed."}
+    )
+    surgery_dtype: str = field(
+        default="float32", metadata={"help": "dtype in which domain gradients are kept until the window ends."}
+    )
+    surgery_offload: bool = field(
+        default=False, metadata={"help": "Keep the domain gradients in host memory instead of on the device."}
+    )
+    conflict_log_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": "Write per-module Gramians to OUTPUT_DIR/conflicts.jsonl every so many optimizer steps; 0 never. "
+            "Default: logging_steps."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        self._check_surgery()
+        super().__post_init__()
+        if self.surgery_seed is None:
+            self.surgery_seed = self.seed
+        if self.conflict_log_steps is None:
+            self.conflict_log_steps = int(self.logging_steps) if self.logging_steps >= 1 else 10
+
+    def _check_surgery(self) -> None:
+        check_choice("surgery", self.surgery, method_names())
+        check_choice("granularity", self.granularity, GRANULARITIES)
+        check_choice("balance", self.balance, BALANCES)
+        check_choice("surgery_dtype", self.surgery_dtype, DTYPES)
+        for kind in self.surgery_exclude:
+            check_choice("surgery_exclude", kind, KINDS)
+        if not 0.0 <= self.gramian_ema < 1.0:
+            raise ValueError(f"gramian_ema is {self.gramian_ema!r}, but it must be at least 0 and below 1.")
+        top = self.surgery_top_modules
+        if top is not None and (isinstance(top, bool) or top <= 0 or (isinstance(top, float) and top > 1)):
+            raise ValueError(
+                f"surgery_top_modules is {top!r}, but it must be a number of modules (an int of at least 1) or a "
+                "share of them (a float above 0 and at most 1)."
+            )
+        if self.conflict_log_steps is not None and self.conflict_log_steps < 0:
+            raise ValueError(f"conflict_log_steps is {self.conflict_log_steps!r}, but it must be 0 or more.")
+        if self.mixture is not None:
+            check_mixture(self.mixture, list(self.mixture))
+
+    def prompts_per_window(self) -> int:
+        """Prompts of one optimizer step over all ranks.
+
+        Raises:
+            ValueError: the batch does not divide into whole prompt groups and whole windows.
+        """
+        rows = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
+        if rows % self.num_generations:
+            raise ValueError(
+                f"one optimizer step holds {rows} completions (per_device_train_batch_size "
+                f"{self.per_device_train_batch_size} x {self.world_size} ranks x gradient_accumulation_steps "
+                f"{self.gradient_accumulation_steps}), but it must be a multiple of num_generations "
+                f"({self.num_generations}) so that it holds whole prompt groups."
+            )
+        steps = self.steps_per_generation or self.gradient_accumulation_steps
+        if steps % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"steps_per_generation is {steps}, but it must be a multiple of gradient_accumulation_steps "
+                f"({self.gradient_accumulation_steps}) so that a generation batch holds whole windows."
+            )
+        return rows // self.num_generations

@@ -1,0 +1,128 @@
+"""From Gramians to the weights of the domain gradients: balance, then a rule such as PCGrad."""
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mgs_trl.surgery.pcgrad import pcgrad_weights, projection_order, step_generator
+
+BALANCES = ("none", "domain", "module")
+
+# Rules of torchjd that are functions of the Gramian alone, with the arguments that it asks for.
+_TORCHJD_RULES = {
+    "aligned_mtl": ("AlignedMTLWeighting", {}),
+    "cagrad": ("CAGradWeighting", {"c": 0.5}),
+    "dualproj": ("DualProjWeighting", {}),
+    "imtl_g": ("IMTLGWeighting", {}),
+    "mgda": ("MGDAWeighting", {}),
+    "upgrad": ("UPGradWeighting", {}),
+}
+
+
+def method_names() -> list[str]:
+    """Every name that `surgery=` and `resolve_conflicts(method=)` accept."""
+    return ["pcgrad", "none", "observe", *sorted(_TORCHJD_RULES)]
+
+
+@dataclass(frozen=True)
+class SurgeryRule:
+    """What decides the weights of one optimizer step.
+
+    Attributes:
+        method: a name from `method_names()`.
+        balance: `none`, `domain` (equal norms over the model) or `module` (equal norms within each module).
+        exclude: kinds whose modules get the plain sum.
+        top_modules: surgery only on the modules of largest gradient norm: how many (int), or which share (float).
+        seed: of the projection order.
+    """
+
+    method: str = "pcgrad"
+    balance: str = "none"
+    exclude: Sequence[str] = field(default_factory=tuple)
+    top_modules: float | int | None = None
+    seed: int = 0
+
+    def weights(self, gramian: Tensor, kinds: Sequence[str], step: int) -> Tensor:
+        """Weights of the domain gradients in each module.
+
+        Args:
+            gramian: `[modules, domains, domains]`, summed over shards; finite.
+            kinds: kind of each module.
+            step: optimizer step, which with the seed fixes the projection order.
+
+        Returns:
+            float64 `[modules, domains]` on the CPU.
+        """
+        gramian = gramian.to("cpu", torch.float64)
+        if self.method in ("none", "observe") and self.balance == "none":
+            return torch.ones(gramian.shape[:2], dtype=torch.float64)
+        scales = balance_scales(gramian, self.balance)
+        balanced = gramian * scales[:, :, None] * scales[:, None, :]
+        weights = self._rule_weights(balanced, step)
+        operated = self.operated_modules(gramian, kinds)
+        return torch.where(operated[:, None], weights, 1.0) * scales
+
+    def operated_modules(self, gramian: Tensor, kinds: Sequence[str]) -> Tensor:
+        """bool `[modules]`: where surgery acts. The norm that ranks modules is that of all domain gradients together,
+        `sqrt(sum_d |g_d|^2)`, so that conflict does not hide a module."""
+        operated = torch.tensor([kind not in self.exclude for kind in kinds])
+        if self.top_modules is not None:
+            count = self.top_modules
+            if isinstance(count, float):
+                count = max(1, round(count * len(kinds)))
+            norms = gramian.diagonal(dim1=1, dim2=2).sum(-1)
+            best = torch.zeros(len(kinds), dtype=torch.bool)
+            best[norms.argsort(descending=True, stable=True)[:count]] = True
+            operated &= best
+        return operated
+
+    def _rule_weights(self, gramian: Tensor, step: int) -> Tensor:
+        modules, domains, _ = gramian.shape
+        if self.method in ("none", "observe") or domains == 1:
+            return torch.ones(modules, domains, dtype=torch.float64)
+        if self.method == "pcgrad":
+            order = projection_order(modules, domains, step_generator(self.seed, step))
+            return pcgrad_weights(gramian, order)
+        return _torchjd_weights(self.method, gramian)
+
+
+def _torchjd_weights(method: str, gramian: Tensor) -> Tensor:
+    """These rules weigh a mean of gradients (1 / T each where nothing conflicts); ours combine a sum, hence times T."""
+    try:
+        aggregation = importlib.import_module("torchjd.aggregation")
+    except ImportError as error:
+        raise ImportError(f"surgery {method!r} needs torchjd: pip install 'mgs_trl[rules]'.") from error
+    name, arguments = _TORCHJD_RULES[method]
+    weighting = getattr(aggregation, name)(**arguments)
+    return torch.stack([weighting(matrix) for matrix in gramian]) * gramian.shape[1]
+
+
+def balance_scales(gramian: Tensor, balance: str) -> Tensor:
+    """Factors that bring the domain gradients to equal norm and keep the size of their sum.
+
+    Norms come from the Gramian's diagonal. The common norm is such that the balanced sum is as long as the plain sum,
+    but never more than the largest domain norm, so that two nearly opposite domains cannot blow the update up. A
+    domain with a zero gradient keeps its (zero) gradient.
+
+    Args:
+        gramian: float64 `[modules, domains, domains]`.
+        balance: `none`, `domain` or `module`.
+
+    Returns:
+        float64 `[modules, domains]`.
+    """
+    if balance == "none":
+        return torch.ones(gramian.shape[:2], dtype=gramian.dtype)
+    if balance == "domain":
+        return balance_scales(gramian.sum(0, keepdim=True), "module").expand(gramian.shape[:2])
+    norms = gramian.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+    inverse = torch.where(norms > 0, 1.0 / torch.where(norms > 0, norms, 1.0), 0.0)
+    unit_sum = torch.einsum("md,mde,me->m", inverse, gramian, inverse).clamp(min=0).sqrt()
+    plain_sum = gramian.sum((1, 2)).clamp(min=0).sqrt()
+    largest = norms.amax(1)
+    common = torch.where(unit_sum > 0, plain_sum / torch.where(unit_sum > 0, unit_sum, 1.0), largest)
+    common = torch.minimum(common, largest)
+    return torch.where(norms > 0, common[:, None] * inverse, 1.0)
