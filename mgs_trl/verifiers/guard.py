@@ -1,0 +1,104 @@
+"""Guarding a reward function written by somebody else: length, finiteness, and errors that name the sample."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mgs_trl.verifiers.errors import VerifierError, sample_error
+
+
+def load_function(path: str) -> Callable[..., Any]:
+    """Import "package.module:function"; raises ValueError when it is not there or not callable."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"verifier {path!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ValueError(f"verifier {path!r} is a {type(found).__name__}, not a function")
+    return found
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling `function` gives a coroutine."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def check_scores(
+    scores: Any, name: str, prompts: Sequence, completions: Sequence, domains: Sequence | None
+) -> list[float | None]:
+    """`scores` as a list of finite floats or None, one per completion; raises VerifierError naming the bad sample."""
+    try:
+        values = scores.tolist() if hasattr(scores, "tolist") else list(scores)
+    except TypeError:
+        raise VerifierError(
+            f"verifier {name!r} returned {type(scores).__name__}, expected a list of scores"
+        ) from None
+    if len(values) != len(completions):
+        raise VerifierError(
+            f"verifier {name!r} returned {len(values)} scores for {len(completions)} completions"
+        )
+    checked: list[float | None] = []
+    for index, value in enumerate(values):
+        if value is not None:
+            value = value.item() if hasattr(value, "item") else value
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                domain = domains[index] if domains is not None else None
+                problem = f"returned {value!r}, which is no finite number or None"
+                raise sample_error(name, domain, index, problem, prompts[index], completions[index])
+        checked.append(None if value is None else float(value))
+    return checked
+
+
+def guard_reward(
+    function: Callable[..., Any], name: str, domain_column: str = "domain"
+) -> Callable[..., Any]:
+    """`function` with its result checked and its exceptions wrapped in a VerifierError that names it.
+
+    An async function stays async. A function that raises on a batch is named with the batch's first sample; which
+    sample it was, only the function knows (isolated functions are called row by row and name the row).
+    """
+
+    def failure(
+        error: Exception, prompts: Sequence, completions: Sequence, columns: dict[str, Any]
+    ) -> VerifierError:
+        domains = columns.get(domain_column)
+        problem = f"raised {type(error).__name__}: {error} on a batch of {len(completions)} starting here"
+        if not completions:
+            return VerifierError(
+                f"verifier {name!r} raised {type(error).__name__}: {error} on an empty batch"
+            )
+        return sample_error(name, domains[0] if domains else None, 0, problem, prompts[0], completions[0])
+
+    if is_async(function):
+
+        async def guarded_async(
+            prompts: Sequence, completions: Sequence, **columns: Any
+        ) -> list[float | None]:
+            try:
+                scores = await function(prompts=prompts, completions=completions, **columns)
+            except Exception as error:
+                raise failure(error, prompts, completions, columns) from error
+            return check_scores(scores, name, prompts, completions, columns.get(domain_column))
+
+        guarded: Callable[..., Any] = guarded_async
+    else:
+
+        def guarded_sync(prompts: Sequence, completions: Sequence, **columns: Any) -> list[float | None]:
+            try:
+                scores = function(prompts=prompts, completions=completions, **columns)
+            except Exception as error:
+                raise failure(error, prompts, completions, columns) from error
+            return check_scores(scores, name, prompts, completions, columns.get(domain_column))
+
+        guarded = guarded_sync
+    functools.update_wrapper(guarded, function, updated=())
+    guarded.__name__ = name
+    return guarded

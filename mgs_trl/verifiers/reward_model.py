@@ -1,0 +1,198 @@
+"""A reward model in this process: a `transformers` sequence classifier with its own tokenizer and chat template."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mgs_trl.verifiers.base import Batch, Score
+from mgs_trl.verifiers.completions import Message, prompt_text
+from mgs_trl.verifiers.reward_scale import ScaledVerifier, conversation
+
+logger = logging.getLogger(__name__)
+
+
+class RewardModelVerifier(ScaledVerifier):
+    """The scalar logit of a reward model on the conversation (prompt, answer without thinking).
+
+    `model`: path, hub id, or a loaded module (then `tokenizer` too). It is loaded at the first use, or by `load()`, and
+    sees the rows of its own domain only. `dtype`: "auto" is bfloat16 on a GPU, float32 on a CPU. `device`: "auto" is this
+    rank's GPU. `max_length`: tokens, longer conversations lose their beginning (counted as `truncated`); None is the
+    model's own limit. `batch_tokens`: padded tokens per forward pass; rows are batched by length. A tokenizer without a
+    chat template gets the prompt and the answer as one text.
+    """
+
+    label = "reward_model"
+
+    def __init__(
+        self,
+        domain: str | Sequence[str] | None = None,
+        *,
+        model: Any = None,
+        tokenizer: Any = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        batch_tokens: int = 16384,
+        max_length: int | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(domain, **options)
+        if model is None or model == "":
+            raise ValueError("model must be a path, a hub id or a module, got none")
+        if not isinstance(model, str) and tokenizer is None:
+            raise ValueError("tokenizer must be given when model is a module, got none")
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length must be at least 1, got {max_length}")
+        self.source, self.tokenizer_source = model, tokenizer
+        self.dtype, self.device, self.batch_tokens, self.max_length = (
+            dtype,
+            device,
+            batch_tokens,
+            max_length,
+        )
+        self.revision, self.trust_remote_code = revision, trust_remote_code
+        self.model: Any = None
+        self.tokenizer: Any = None
+
+    def load(self) -> None:
+        """Load model and tokenizer once.
+
+        Raises ValueError for a model with other than one label, one whose score head is not in the checkpoint, and a
+        tokenizer whose ids exceed the model's embeddings.
+        """
+        if self.model is not None:
+            return
+        model, tokenizer = self._loaded_model(), self._loaded_tokenizer()
+        check_reward_model(model, tokenizer, self.__name__)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        # The classifier finds the last token, which it scores, by the padding id.
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+        self.model, self.tokenizer = model.eval(), tokenizer
+
+    def preflight(self) -> None:
+        """Load, and score one conversation."""
+        self(
+            [[{"role": "user", "content": "Hello"}]], ["Hello, how can I help?"], **{self.domain_column: None}
+        )
+
+    def _loaded_model(self) -> Any:
+        import torch
+
+        if not isinstance(self.source, str):
+            return self.source
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+
+        common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        labels = AutoConfig.from_pretrained(self.source, **common).num_labels
+        if labels != 1:
+            raise ValueError(f"reward model {self.source!r} must have one label, got {labels}")
+        device = self.device if self.device != "auto" else _own_device()
+        dtype = self.dtype if self.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            self.source, dtype=getattr(torch, dtype), output_loading_info=True, **common
+        )
+        if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])[:3]
+            raise ValueError(
+                f"reward model {self.source!r} lacks trained weights for {missing}, it is no reward model"
+            )
+        return model.to(device)
+
+    def _loaded_tokenizer(self) -> Any:
+        if self.tokenizer_source is not None and not isinstance(self.tokenizer_source, str):
+            return self.tokenizer_source
+        from transformers import AutoTokenizer
+
+        source = self.tokenizer_source or self.source
+        return AutoTokenizer.from_pretrained(
+            source, revision=self.revision, trust_remote_code=self.trust_remote_code
+        )
+
+    def _score(self, batch: Batch) -> list[Score]:
+        self.load()
+        ids = [self._tokens(batch, index) for index in batch.indices]
+        scores: list[Score] = [None] * len(ids)
+        for rows in by_length([len(one) for one in ids], self.batch_tokens):
+            for row, score in zip(rows, self._forward([ids[row] for row in rows]), strict=True):
+                scores[row] = score
+        return scores
+
+    def _tokens(self, batch: Batch, index: int) -> list[int]:
+        text, special = render(self.tokenizer, conversation(batch, index), batch.prompts[index])
+        tokens = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        limit = self.max_length or self._model_limit()
+        batch.counts.setdefault("truncated", 0)
+        if limit is not None and len(tokens) > limit:
+            batch.counts["truncated"] += 1
+            tokens = tokens[-limit:]
+        return tokens or [self.tokenizer.pad_token_id]
+
+    def _model_limit(self) -> int | None:
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def _forward(self, rows: list[list[int]]) -> list[float]:
+        """Scores of right-padded `rows`; out of memory, the batch is halved until one row remains."""
+        import torch
+
+        try:
+            width, device = max(map(len, rows)), next(self.model.parameters()).device
+            ids = torch.full((len(rows), width), self.tokenizer.pad_token_id, device=device)
+            mask = torch.zeros((len(rows), width), dtype=torch.long, device=device)
+            for row, tokens in enumerate(rows):
+                ids[row, : len(tokens)] = torch.tensor(tokens, device=device)
+                mask[row, : len(tokens)] = 1
+            with torch.inference_mode():
+                return self.model(input_ids=ids, attention_mask=mask).logits[:, 0].float().tolist()
+        except torch.OutOfMemoryError:
+            if len(rows) == 1:
+                raise
+            logger.warning("%s: out of memory with %d rows, halving the batch", self.__name__, len(rows))
+        torch.cuda.empty_cache()
+        half = len(rows) // 2
+        return self._forward(rows[:half]) + self._forward(rows[half:])
+
+
+def check_reward_model(model: Any, tokenizer: Any, name: str) -> None:
+    """Raise ValueError unless `model` gives one score and has an embedding for every id of `tokenizer`."""
+    if model.config.num_labels != 1:
+        raise ValueError(f"reward model of {name!r} must have one label, got {model.config.num_labels}")
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise ValueError(
+            f"reward model of {name!r} has {rows} embeddings but its tokenizer's ids go up to {largest}, "
+            "they do not belong together"
+        )
+
+
+def render(tokenizer: Any, messages: list[Message], prompt: Any) -> tuple[str, bool]:
+    """The text to score, and whether the tokenizer is still to add its special tokens (a chat template has them)."""
+    if getattr(tokenizer, "chat_template", None):
+        return tokenizer.apply_chat_template(messages, tokenize=False), False
+    separator = "" if isinstance(prompt, str) else "\n\n"
+    return prompt_text(prompt) + separator + messages[-1]["content"], True
+
+
+def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Positions in batches of similar length, longest first, each of at most `budget` padded tokens (or one row)."""
+    batch: list[int] = []
+    for position in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(position)
+    if batch:
+        yield batch
+
+
+def _own_device() -> str:
+    import torch
+
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0'))}" if torch.cuda.is_available() else "cpu"

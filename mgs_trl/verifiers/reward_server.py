@@ -1,0 +1,153 @@
+"""A reward model behind a URL: connection pool, timeouts, retries, circuit breakers, several replicas."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from mgs_trl.verifiers.base import Batch, Score
+from mgs_trl.verifiers.circuit import Replicas
+from mgs_trl.verifiers.completions import Message
+from mgs_trl.verifiers.reward_api import APIS, BadResponse
+from mgs_trl.verifiers.reward_scale import ScaledVerifier, conversation
+
+RETRIED_STATUS = (408, 425, 429)  # besides every 5xx
+
+
+class ServerError(Exception):
+    """No score for a sample after all attempts."""
+
+
+class RewardServerVerifier(ScaledVerifier):
+    """The score of a reward model served over HTTP, one request per row, `concurrency` of them at a time.
+
+    `url`: address of the server, or a list of replicas. `api`: "vllm_classify", "vllm_pooling", "tei" or "json"
+    (reward_api.py). `timeout`: seconds for one request. `retries`: attempts after the first, on another replica where
+    there is one, `backoff` seconds apart, doubling up to 8 s. `breaker_failures` failures in a row leave a replica alone
+    for `breaker_pause` seconds; with all of them left alone a sample fails at once. A sample without a score raises, or
+    by `on_error: none` scores None and is counted.
+    """
+
+    label = "reward_server"
+
+    def __init__(
+        self,
+        domain: str | Sequence[str] | None = None,
+        *,
+        url: str | Sequence[str] = (),
+        api: str = "vllm_classify",
+        model: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 4,
+        backoff: float = 0.5,
+        concurrency: int = 16,
+        breaker_failures: int = 8,
+        breaker_pause: float = 30.0,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(domain, **options)
+        urls = [url] if isinstance(url, str) else list(url)
+        if not urls or not all(
+            isinstance(one, str) and one.startswith(("http://", "https://")) for one in urls
+        ):
+            raise ValueError(f"url must be an http(s) address or a list of them, got {url!r}")
+        if api not in APIS:
+            raise ValueError(f"api must be one of {', '.join(APIS)}, got {api!r}")
+        positive = {"timeout": timeout, "concurrency": concurrency, "breaker_failures": breaker_failures}
+        for name, value in positive.items():
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value!r}")
+        for name, value in {"retries": retries, "backoff": backoff, "breaker_pause": breaker_pause}.items():
+            if value < 0:
+                raise ValueError(f"{name} must be zero or more, got {value!r}")
+        self.urls, self.api, self.model = ([one.rstrip("/") for one in urls], APIS[api], model)
+        self.timeout, self.retries, self.backoff, self.concurrency = (timeout, retries, backoff, concurrency)
+        self.headers = dict(headers or {})
+        self.replicas = Replicas(self.urls, breaker_failures, breaker_pause)
+        self._client: Any = None
+        self._client_lock = threading.Lock()
+
+    @property
+    def client(self) -> Any:
+        """The HTTP client with its connection pool, made at the first request."""
+        import httpx
+
+        with self._client_lock:
+            if self._client is None:
+                limits = httpx.Limits(
+                    max_connections=self.concurrency, max_keepalive_connections=self.concurrency
+                )
+                self._client = httpx.Client(timeout=self.timeout, limits=limits, headers=self.headers)
+            return self._client
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def preflight(self) -> None:
+        """Score one conversation; raises when no replica answers with a number."""
+        self._request([{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}])
+
+    def _score(self, batch: Batch) -> list[Score]:
+        conversations = [conversation(batch, index) for index in batch.indices]
+        with ThreadPoolExecutor(min(self.concurrency, len(conversations))) as threads:
+            futures = [threads.submit(self._request, messages) for messages in conversations]
+            scores: list[Score] = []
+            try:
+                for index, future in zip(batch.indices, futures, strict=True):
+                    try:
+                        scores.append(future.result())
+                    except ServerError as error:
+                        scores.append(batch.error(index, str(error)))
+            except BaseException:
+                threads.shutdown(cancel_futures=True)
+                raise
+        return scores
+
+    def _request(self, messages: list[Message]) -> float:
+        """The score of one conversation; raises ServerError after the last attempt."""
+        problem, previous = "no attempt", None
+        for attempt in range(self.retries + 1):
+            if attempt:
+                time.sleep(min(8.0, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))
+            replica = self.replicas.acquire(avoid=previous)
+            if replica is None:
+                raise ServerError(
+                    f"all {len(self.urls)} reward servers keep failing, circuit open, last: {problem}"
+                )
+            ok, retry = False, True
+            try:
+                score, problem, retry = self._attempt(replica.url, messages)
+                ok = score is not None
+                if score is not None:
+                    return score
+            finally:
+                # A refused request is the caller's fault and says nothing about the server.
+                self.replicas.release(replica, ok or not retry)
+            previous, problem = replica.url, f"{replica.url}: {problem}"
+            if not retry:
+                break
+        raise ServerError(problem)
+
+    def _attempt(self, url: str, messages: list[Message]) -> tuple[float | None, str, bool]:
+        """(score or None, what went wrong, whether another attempt may help)."""
+        import httpx
+
+        try:
+            response = self.client.post(url + self.api.path, json=self.api.request(messages, self.model))
+            if response.status_code >= 500 or response.status_code in RETRIED_STATUS:
+                return None, f"status {response.status_code}", True
+            if response.status_code >= 400:
+                return (None, f"status {response.status_code}: {response.text[:200]}", False)
+            return self.api.score(response.json()), "", False
+        except httpx.HTTPError as error:
+            return None, f"{type(error).__name__}: {error}", True
+        except (BadResponse, ValueError, RecursionError) as error:
+            return None, f"no score in the response, {error}"[:300], True
