@@ -1,0 +1,312 @@
+"""Recipes: YAML composed by hydra, checked against a typed schema, turned into one `Recipe`.
+
+A recipe is data. Loading one imports nothing it names and runs nothing; the only code a recipe can bring in is a
+verifier written as `package.module:function`, and that is imported when verifiers are built.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
+ROLLOUTS = ("auto", "vllm", "transformers")
+INVALID_ROWS = ("error", "drop")
+
+
+@dataclass
+class ModelSpec:
+    """The policy. `name_or_path` is a directory or a hub id; `kwargs` go to `from_pretrained`."""
+
+    name_or_path: str = MISSING
+    revision: str | None = None
+    dtype: str | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class DatasetSpec:
+    """Where a domain's rows come from.
+
+    Attributes:
+        path: a local `.json`, `.jsonl`, `.parquet` or `.csv` file, a directory saved by `datasets`, or a hub id.
+        name, split, revision, data_files: which part of a hub dataset.
+        schema: how its columns become ours (`mgs_trl.domains.datasets.SCHEMAS`); default: told by the columns.
+        columns: renames before the schema is applied, `{ours: theirs}`.
+        invalid_rows: `error`, or `drop` rows that their verifier cannot score (they are counted and logged).
+        limit: use only the first rows.
+    """
+
+    path: str = MISSING
+    name: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    data_files: str | None = None
+    schema: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    invalid_rows: str = "error"
+    limit: int | None = None
+
+
+@dataclass
+class SamplingSpec:
+    """How completions of a domain are drawn; None is the trainer's value."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    max_completion_length: int | None = None
+    stop: list[str] | None = None
+
+
+@dataclass
+class DomainSpec:
+    """One domain: its data, its prompt, its verifiers, its share of every batch, its sampling.
+
+    Attributes:
+        verifier: a name, `{name: {option: value}}`, `package.module:function`, or a list of these.
+        share: share of the prompts of every optimizer step, relative to the other domains' shares.
+        template: prompt template, `default` (the tokenizer's chat template) or `zero_think`.
+        system_prompt: a system message put before every prompt.
+        prompt_suffix: text appended to the last user message of every prompt.
+    """
+
+    dataset: DatasetSpec = MISSING
+    verifier: Any = MISSING
+    eval_dataset: DatasetSpec | None = None
+    share: float = 1.0
+    template: str = "default"
+    system_prompt: str | None = None
+    prompt_suffix: str | None = None
+    sampling: SamplingSpec = field(default_factory=SamplingSpec)
+
+
+@dataclass
+class Recipe:
+    """Everything that one training run needs.
+
+    Attributes:
+        strategy: how the domains are trained together (`mgs_trl.build.STRATEGIES`).
+        rollout: `vllm`, `transformers`, or `auto` for vLLM where it is installed.
+        max_prompt_length: rows with longer prompts (tokens) are dropped, counted and logged; None keeps all.
+        trainer: any field of `MGSConfig`.
+    """
+
+    model: ModelSpec = MISSING
+    domains: dict[str, DomainSpec] = MISSING
+    strategy: str = "mgs"
+    rollout: str = "auto"
+    max_prompt_length: int | None = None
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+def did_you_mean(name: Any, allowed: Iterable[str]) -> str:
+    """`" Did you mean 'x'?"` for the nearest of `allowed`, or nothing."""
+    near = difflib.get_close_matches(str(name), list(allowed), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def recipes_directory() -> Path:
+    """The directory of the shipped recipes: inside the package when installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    for directory in (package / "recipes", package.parent / "recipes"):
+        if directory.is_dir():
+            return directory
+    raise FileNotFoundError(f"the shipped recipes are neither in {package} nor beside it")
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in recipes_directory().glob("*.yaml"))
+
+
+def find_recipe(recipe: str | os.PathLike) -> Path:
+    """The file of a recipe given by path or by shipped name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = Path(recipe).expanduser()
+    if path.suffix == ".yaml" and path.is_file():
+        return path.resolve()
+    name = str(recipe)
+    if path.suffix or len(path.parts) != 1:
+        raise ValueError(f"recipe {name!r} is not a file ending in .yaml.")
+    if name not in shipped_recipes():
+        raise ValueError(
+            f"recipe {name!r} is neither a file ending in .yaml nor a shipped recipe ({', '.join(shipped_recipes())})."
+            + did_you_mean(name, shipped_recipes())
+        )
+    return (recipes_directory() / f"{name}.yaml").resolve()
+
+
+def load_recipe(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
+    """Compose, type and check a recipe.
+
+    Args:
+        recipe: a path, or the name of a shipped recipe.
+        overrides: hydra overrides, such as `trainer.max_steps=5`, `domains.math.share=2` or `~domains.chat`.
+
+    Raises:
+        ValueError: anything wrong with it, in one sentence.
+    """
+    path = find_recipe(recipe)
+    return parse_recipe(_compose(path, overrides))
+
+
+def parse_recipe(content: Mapping[str, Any]) -> Recipe:
+    """A typed recipe from plain data (what the YAML holds).
+
+    Raises:
+        ValueError: anything wrong with it, in one sentence.
+    """
+    merged = _typed(_expand(content))
+    recipe = OmegaConf.to_object(merged)
+    assert isinstance(recipe, Recipe)
+    _check_values(recipe)
+    return recipe
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML; loading it gives the same recipe."""
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(recipe)))
+
+
+def _compose(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Hydra's composition of the file, its defaults list and the overrides, interpolations resolved."""
+    arguments = [_override(text, path.parent) for text in overrides]
+    search = f"hydra.searchpath=['file://{recipes_directory()}']"  # lets any recipe build on a shipped one
+    try:
+        with initialize_config_dir(str(path.parent), job_name="mgs_trl", version_base="1.3"):
+            config = compose(path.stem, overrides=[*arguments, search])
+        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ValueError(f"recipe {path.name} leaves {error.full_key} open (???); give it a value.") from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(f"recipe {path.name} cannot be composed: {_first_line(error)}") from None
+    except Exception as error:  # a YAML error has a module of its own under hydra's loader
+        if type(error).__module__.split(".")[0] != "yaml":
+            raise
+        raise ValueError(f"recipe {path.name} is not valid YAML: {' '.join(str(error).split())}.") from None
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def _override(text: str, directory: Path) -> str:
+    """`key=value` may set a key that the YAML leaves at its default, so that every schema field can be overridden.
+
+    Hydra asks for `+` there; the schema check that follows catches what is misspelt, with a suggestion.
+    """
+    try:
+        parsed = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise ValueError(
+            f"override {text!r} is not key=value in hydra's grammar: {_first_line(error)}"
+        ) from None
+    is_group = (directory / parsed.key_or_group).is_dir()
+    plain = not (parsed.is_add() or parsed.is_force_add() or parsed.is_delete() or is_group)
+    return f"++{text}" if plain else text
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().splitlines()[0].rstrip(".")
+    return f"{line}."
+
+
+def _expand(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Shorthands written out: a model or dataset given as a string is its `name_or_path` or `path`."""
+    result = dict(content)
+    if isinstance(result.get("model"), str):
+        result["model"] = {"name_or_path": result["model"]}
+    domains = result.get("domains", {})
+    if not isinstance(domains, Mapping):
+        raise ValueError(f"domains is {domains!r}, but it must map each domain's name to its settings.")
+    result["domains"] = {name: _expand_domain(name, spec) for name, spec in domains.items()}
+    return result
+
+
+def _expand_domain(name: Any, spec: Any) -> Any:
+    if not isinstance(spec, Mapping):
+        raise ValueError(
+            f"domains.{name} is {spec!r}, but it must be a mapping with at least dataset and verifier."
+        )
+    result = dict(spec)
+    for key in ("dataset", "eval_dataset"):
+        value = result.get(key)
+        if isinstance(value, str):
+            result[key] = {"path": value}
+        elif value is not None and not isinstance(value, Mapping):
+            raise ValueError(
+                f"domains.{name}.{key} is {value!r}, but it must be a path, a hub id or a mapping."
+            )
+    if "sampling" in result and result["sampling"] is None:
+        del result["sampling"]
+    return result
+
+
+def _typed(content: Mapping[str, Any]) -> DictConfig:
+    """The content merged into the schema; OmegaConf's errors become sentences."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Recipe), content)
+        missing = OmegaConf.missing_keys(merged)
+    except ConfigKeyError as error:
+        assert isinstance(error.object_type, type)
+        allowed = [f.name for f in dataclasses.fields(error.object_type)]
+        raise ValueError(
+            f"recipe has the unknown key {error.full_key!r}; allowed here: {', '.join(allowed)}."
+            + did_you_mean(error.key, allowed)
+        ) from None
+    except OmegaConfBaseException as error:
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise ValueError(f"recipe: {where}{_first_line(error)}") from None
+    if missing:
+        raise ValueError(f"recipe lacks {min(missing)!r}, which has no default.")
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _check_values(recipe: Recipe) -> None:
+    """What types cannot say and needs no other package."""
+    if not recipe.domains:
+        raise ValueError("domains is empty, but a recipe needs at least one domain.")
+    _check_choice("rollout", recipe.rollout, ROLLOUTS)
+    if recipe.max_prompt_length is not None and recipe.max_prompt_length < 1:
+        raise ValueError(f"max_prompt_length is {recipe.max_prompt_length}, but it must be at least 1 token.")
+    for name, domain in recipe.domains.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ValueError(
+                f"domain {name!r} has a name with other characters than letters, digits, '_', '-' and '.'."
+            )
+        if not 0 < domain.share < float("inf"):
+            raise ValueError(
+                f"domains.{name}.share is {domain.share!r}, but it must be a number greater than 0."
+            )
+        for key in ("dataset", "eval_dataset"):
+            spec = getattr(domain, key)
+            if spec is None:
+                continue
+            _check_choice(f"domains.{name}.{key}.invalid_rows", spec.invalid_rows, INVALID_ROWS)
+            if spec.limit is not None and spec.limit < 1:
+                raise ValueError(
+                    f"domains.{name}.{key}.limit is {spec.limit}, but it must be at least 1 row."
+                )
+
+
+def _check_choice(where: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise ValueError(
+            f"{where} is {value!r}, but it must be one of {', '.join(allowed)}."
+            + did_you_mean(value, allowed)
+        )
