@@ -51,14 +51,10 @@ class Verifier:
         if clip is not None and (len(clip) != 2 or not clip[0] < clip[1]):
             raise ValueError(f"clip must be two bounds, low < high, got {clip!r}")
         self.label = name or self.label
-        self.domains = (
-            self.default_domains
-            if domain is None
-            else (domain,)
-            if isinstance(domain, str)
-            else tuple(domain)
-        )
-        self.strip, self.on_error, self.clip, self.domain_column = (strip, on_error, clip, domain_column)
+        named = (domain,) if isinstance(domain, str) else domain
+        self.domains = self.default_domains if named is None else tuple(named)
+        self.strip: Strip = strip
+        self.on_error, self.clip, self.domain_column = on_error, clip, domain_column
         # TRL logs rewards under this name.
         self.__name__ = f"{self.domains[0]}/{self.label}" if self.domains else self.label
 

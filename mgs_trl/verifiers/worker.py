@@ -59,9 +59,7 @@ def _attempt(ticket: int, function: Callable[..., Any], pickled: bytes, time_lim
         return ("done", ticket, value)
     except KeyboardInterrupt:
         raise
-    except (
-        BaseException
-    ) as error:  # SystemExit of a verifier is a failure of its sample, not the end of the worker
+    except BaseException as error:  # noqa: BLE001  a verifier's SystemExit fails its sample, not the worker
         trace = traceback.format_exc(limit=-8)
         return ("failed", ticket, type(error).__name__, str(error)[:EXCERPT], trace[-EXCERPT:])
     finally:
@@ -99,7 +97,7 @@ def main() -> None:
         if target not in functions:
             try:
                 functions[target] = resolve(target)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  whatever an import raises, the pool reports it
                 reply(("loaded", f"{type(error).__name__}: {error}"[:EXCERPT]))
                 continue
             reply(("loaded", None))
@@ -110,7 +108,7 @@ def main() -> None:
                 reply(answer)
             except OSError:  # the pool is gone
                 return
-            except Exception as error:  # a value that cannot be pickled
+            except Exception as error:  # noqa: BLE001  a value that cannot be pickled
                 reply(("failed", ticket, type(error).__name__, str(error)[:EXCERPT], ""))
         _limit_memory(None)
 

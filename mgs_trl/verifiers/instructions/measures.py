@@ -9,20 +9,22 @@ from __future__ import annotations
 import re
 
 _WORD = re.compile(r"\w+")
-_SENTENCE_END = re.compile(r"(?:\.+|[!?]+[.!?]*)(?=[)\";}\]*:@'({\[!?]|\s+\S)")
-_CLOSERS = re.compile(r"[\"')\]}]+(?=\s|$|-)")
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++(?=[)\";}\]*:@'({\[]|\s+\S)")
+_CLOSERS = re.compile(r"[\"')\]}]++(?=\s|$|-)")
 
-ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt maj gov sen rep pres supt det adm cmdr messrs mt ft "
-    "inc ltd co corp bros dept univ assn e.g i.e cf al vs viz approx ca no nos vol vols fig figs eq pp p ed eds ch "
-    "sec jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat sun "
-    "u.s u.k u.n u.s.a d.c n.y e.u a.m p.m b.c a.d ph.d m.d b.a m.a b.s m.s ave blvd rd hwy min max avg est etc".split()
-)
-STARTERS = frozenset(
-    "the a an this that these those it he she we they i you his her its our their my your there here in on at by for "
-    "from with after before when while if although though because since as but and so however moreover then thus "
-    "what who why how where which no not one some many most all both each every".split()
-)
+_ABBREVIATIONS = """
+mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt maj gov sen rep pres supt det adm cmdr messrs mt ft
+inc ltd co corp bros dept univ assn e.g i.e cf al vs viz approx ca no nos vol vols fig figs eq pp p ed eds ch
+sec jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat sun
+u.s u.k u.n u.s.a d.c n.y e.u a.m p.m b.c a.d ph.d m.d b.a m.a b.s m.s ave blvd rd hwy min max avg est etc
+"""
+_STARTERS = """
+the a an this that these those it he she we they i you his her its our their my your there here in on at by for
+from with after before when while if although though because since as but and so however moreover then thus
+what who why how where which no not one some many most all both each every
+"""
+ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
+STARTERS = frozenset(_STARTERS.split())
 
 
 def count_words(text: str) -> int:
