@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 
+_NUMBER = re.compile(r"(?:^|[\"()\[\]{}])-?[.,]?\d[\d,.-]*$")
 _WORD = re.compile(r"\w+")
-_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++(?=[)\";}\]*:@'({\[]|\s+\S)")
-_CLOSERS = re.compile(r"[\"')\]}]++(?=\s|$|-)")
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++(?=[)\";}\]*:@'({\[‘’“”«»]|\s+\S)")
+_CLOSERS = re.compile(r"\s*+[\"')\]}’”»]++(?=\s|$|--)")
 
 _ABBREVIATIONS = """
 mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt maj gov sen rep pres supt det adm cmdr messrs mt ft
@@ -35,8 +36,8 @@ def count_words(text: str) -> int:
 def count_sentences(text: str) -> int:
     """Sentences by their full stops, question and exclamation marks.
 
-    A full stop after an abbreviation or an initial does not end one unless a common sentence starter follows; after
-    anything else (a number too) it does, if white space or a closing mark follows. Line breaks alone end nothing.
+    A full stop after an abbreviation or an initial does not end one unless a common sentence starter follows, after a
+    number unless a small letter follows; after anything else it does. Line breaks alone end nothing.
     """
     count, start = 0, 0
     for mark in _SENTENCE_END.finditer(text):
@@ -61,7 +62,7 @@ def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
         return following.lower() in STARTERS and following[:1].isupper() and bare != "i"
     if bare in ABBREVIATIONS or bare.rpartition("-")[2] in ABBREVIATIONS:
         return following[:1].isupper() and following.lower() in STARTERS
-    return True
+    return not (_NUMBER.search(previous) and following[:1].islower())
 
 
 def _word_before(text: str, end: int) -> str:
