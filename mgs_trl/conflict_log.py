@@ -1,0 +1,38 @@
+"""conflicts.jsonl: the Gramians and weights of every module, from which the report is drawn."""
+
+import json
+from pathlib import Path
+
+from mgs_trl.surgery import ConflictReport
+
+
+class ConflictLog:
+    """Appends a line per logged step.
+
+    A new run starts the file anew; a resumed one first drops the lines of steps that will be done again.
+
+    Args:
+        path: the file; its folder is made.
+        every: optimizer steps between lines; 0 writes nothing.
+    """
+
+    def __init__(self, path: Path, every: int):
+        self.path = path
+        self.every = every
+        self._opened = False
+
+    def write(self, report: ConflictReport) -> None:
+        if self.every == 0:
+            return
+        if not self._opened:
+            self._keep_lines_before(report.step)
+            self._opened = True
+        if report.step % self.every == 0:
+            with self.path.open("a") as file:
+                file.write(json.dumps(report.to_json()) + "\n")
+
+    def _keep_lines_before(self, step: int) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if json.loads(line)["step"] < step]
+        self.path.write_text("".join(line + "\n" for line in kept))

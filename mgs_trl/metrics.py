@@ -1,0 +1,73 @@
+"""Running sums of per-domain metrics, so that what is logged is a mean over rows, not a mean of batch means."""
+
+import math
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from trl.trainer.utils import nanstd
+
+
+class DomainMetrics:
+    """Sums and counts by metric name; `flush` gives the means and starts anew."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add one value per row; NaN rows (not scored) are left out."""
+        values = values.double()
+        values = values[~values.isnan()]
+        if values.numel():
+            sums = self._sums[name]
+            sums[0] += values.sum().item()
+            sums[1] += values.square().sum().item()
+            sums[2] += values.numel()
+
+    def add_sum(self, name: str, total: float, count: float) -> None:
+        """Add a total over `count` items."""
+        if count > 0:
+            self._sums[name][0] += total
+            self._sums[name][2] += count
+
+    def flush(self) -> dict[str, float]:
+        """Means by name since the last call; for a name `.../reward` also the standard deviation, `.../reward_std`."""
+        result = {}
+        for name, (total, squares, count) in self._sums.items():
+            result[name] = total / count
+            if name.endswith("/reward") and count > 1:
+                variance = (squares - total * total / count) / (count - 1)
+                result[f"{name}_std"] = math.sqrt(max(variance, 0.0))
+        self._sums.clear()
+        return result
+
+
+def add_rollout_metrics(
+    metrics: DomainMetrics,
+    names: list[str],
+    domains: Tensor,
+    rewards: Tensor,
+    lengths: Tensor,
+    clipped: Tensor,
+    num_generations: int,
+) -> None:
+    """Add one scored batch, over all ranks.
+
+    Args:
+        metrics: where to add.
+        names: sorted domain names.
+        domains, rewards, lengths, clipped: per completion: domain index, weighted reward (NaN where nothing scored
+            it), tokens, whether it was cut at the maximum length. Prompt groups are consecutive.
+        num_generations: completions per prompt.
+    """
+    group_std = nanstd(rewards.view(-1, num_generations), dim=1)
+    group_domain = domains.view(-1, num_generations)[:, 0]
+    for d, name in enumerate(names):
+        mine = domains == d
+        metrics.add(f"domain/{name}/reward", rewards[mine])
+        metrics.add(f"domain/{name}/mean_length", lengths[mine])
+        metrics.add(f"domain/{name}/clipped_ratio", clipped[mine].float())
+        if num_generations > 1:
+            std = group_std[group_domain == d]
+            metrics.add(f"domain/{name}/frac_zero_std", torch.isclose(std, torch.zeros_like(std)).float())

@@ -1,0 +1,100 @@
+"""The domains of a run: which there are, how many prompts of each make a window, and what they can be trained with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset, IterableDataset
+
+from mgs_trl.config import MGSConfig
+from mgs_trl.domains.schedule import check_mixture, quotas
+from mgs_trl.window import ROW_MEAN_LOSSES, TOKEN_MEAN_LOSSES
+
+#: Loss types of TRL 1.16 with one normaliser per generation batch: a block of rows needs no scale of its own.
+WINDOW_SUM_LOSSES = ("dapo", "cispo", "vespo")
+
+
+@dataclass(frozen=True)
+class DomainMix:
+    """Domains of the training data, and their quotas.
+
+    Attributes:
+        column: dataset column with the domain's name.
+        domains: domains of the training data, sorted.
+        quotas: prompts per window by domain; empty unless there are at least two domains.
+        names: every domain of the training and evaluation data, training domains first: what row labels index.
+    """
+
+    column: str
+    domains: tuple[str, ...] = ()
+    quotas: dict[str, int] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    @property
+    def multi_domain(self) -> bool:
+        return len(self.domains) > 1
+
+    @classmethod
+    def from_dataset(cls, train: Any, evaluation: Any, args: MGSConfig) -> "DomainMix":
+        """Read the domains of a dataset and check the mixture against them.
+
+        Raises:
+            ValueError: a mixture without a domain column, a row without a domain, a mixture that does not fit the
+                domains or leaves one without prompts.
+        """
+        column = args.domain_column
+        evaluated = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
+        others = {name for dataset in evaluated for name in _domains_of(dataset, column) if name}
+        if column not in (getattr(train, "column_names", None) or ()):
+            if args.mixture is not None:
+                raise ValueError(
+                    f"mixture is set, but train_dataset has no column {column!r} (domain_column); its columns are "
+                    f"{getattr(train, 'column_names', None)}."
+                )
+            return cls(column, names=tuple(sorted(others)))
+        labels = _domains_of(train, column)
+        domains = tuple(sorted(set(labels)))
+        names = (*domains, *sorted(others - set(domains)))
+        mixture = check_mixture(args.mixture or dict.fromkeys(domains, 1.0), domains)
+        if len(domains) < 2:
+            return cls(column, domains, names=names)
+        return cls(column, domains, quotas(mixture, args.prompts_per_window()), names)
+
+    def labels(self, rows: Sequence[dict[str, Any]]) -> list[int] | None:
+        """Index into `names` of each row, or None where rows carry no known domain."""
+        index = {name: i for i, name in enumerate(self.names)}
+        labels = [index.get(row.get(self.column, ""), -1) for row in rows]
+        return labels if self.names and min(labels) >= 0 else None
+
+
+def _domains_of(dataset: Any, column: str) -> list[str]:
+    if dataset is None or column not in (getattr(dataset, "column_names", None) or ()):
+        return []
+    if isinstance(dataset, IterableDataset):
+        raise ValueError(
+            f"the dataset is streamed (IterableDataset) and has a {column!r} column, but exact quotas need a Dataset "
+            "that can be indexed; load it without streaming."
+        )
+    labels = list(dataset[column])
+    for row, label in enumerate(labels):
+        if not isinstance(label, str) or not label:
+            raise ValueError(f"row {row} of the data has {column} {label!r}, but it must be a domain's name.")
+    return labels
+
+
+def check_supported(args: MGSConfig, train: Dataset) -> None:
+    """Refuse what multi-domain training cannot do exactly.
+
+    Raises:
+        ValueError: names the setting and what to use instead.
+    """
+    images = [name for name in ("image", "images") if name in train.column_names]
+    if images:
+        raise ValueError(f"the data has the column {images[0]!r}, but multi-domain training takes text prompts only.")
+    known = (*ROW_MEAN_LOSSES, *TOKEN_MEAN_LOSSES, *WINDOW_SUM_LOSSES)
+    if args.loss_type not in known:
+        raise ValueError(f"loss_type is {args.loss_type!r}, but multi-domain training knows only {sorted(known)}.")
+    if args.fp16:
+        raise ValueError("fp16 is True, but its loss scaling cannot be combined with surgery exactly; use bf16.")
+    if args.optim in ("lomo", "adalomo"):
+        raise ValueError(f"optim is {args.optim!r}, which updates during backward, before surgery; use another.")

@@ -1,0 +1,340 @@
+"""MGSTrainer: GRPOTrainer that keeps each domain's gradient apart and resolves their conflicts module by module."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import GRPOTrainer
+
+from mgs_trl.advantages import domain_advantages, needs_domain_statistics
+from mgs_trl.config import MGSConfig
+from mgs_trl.conflict_log import ConflictLog
+from mgs_trl.domains.sampler import DomainSampler
+from mgs_trl.engines import DomainGradients, make_engine
+from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
+from mgs_trl.mix import DomainMix, check_supported
+from mgs_trl.surgery import ConflictReport, Surgeon, SurgeryRule, partition_model
+from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows
+
+STATE_FILE = "surgery_state.pt"
+
+
+class MGSTrainer(GRPOTrainer):
+    """A drop-in for TRL's `GRPOTrainer` that trains one policy on several domains with gradient surgery.
+
+    Give the training data a `domain` column. Every optimizer step then holds exact quotas of the domains, each
+    domain's gradient is reduced by itself, and the conflicts between them are resolved (Modular Gradient Surgery,
+    arXiv 2602.02301) before clipping and the optimizer's step. Without a domain column, or with one domain, it is
+    `GRPOTrainer`. All arguments are `GRPOTrainer`'s; `args` is an [`MGSConfig`].
+
+    How one step flows is in docs/one-step.md.
+
+    Raises:
+        ValueError: a mixture, batch or engine that multi-domain training cannot be exact with; before a model loads.
+    """
+
+    _tag_names = ["trl", "grpo", "mgs"]
+    _name = "MGS"
+    _paper = {
+        "title": "Advancing General-Purpose Reasoning Models with Modular Gradient Surgery",
+        "id": "2602.02301",
+    }
+
+    def __init__(
+        self, model: Any, reward_funcs: Any = None, args: MGSConfig | None = None, train_dataset: Any = None, **kwargs: Any
+    ):
+        if args is None:
+            name = model if isinstance(model, str) else model.config._name_or_path
+            args = MGSConfig(f"{name.split('/')[-1]}-MGS")
+        if not isinstance(args, MGSConfig):
+            raise ValueError(f"args is a {type(args).__name__}, but MGSTrainer takes an MGSConfig.")
+        self.mix = DomainMix.from_dataset(train_dataset, kwargs.get("eval_dataset"), args)
+        if self.mix.multi_domain:
+            check_supported(args, train_dataset)
+        self._domain_metrics = {"train": DomainMetrics(), "eval": DomainMetrics()}
+        self._rewards_per_func: Tensor | None = None
+        self._block: RowBlock | None = None
+        self._token_sums: Tensor | None = None  # [T, 3]: entropy, KL and tokens of each domain since the last log
+        self._collector: DomainGradients | None = None
+        self._surgeon: Surgeon | None = None
+        self._engine = None
+        self._loaded_state: dict[str, Any] | None = None
+        super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
+        self._conflict_log = ConflictLog(Path(args.output_dir) / "conflicts.jsonl", args.conflict_log_steps or 0)
+        if self.mix.multi_domain:
+            self.add_callback(_TokenMetrics(self))
+
+    # --- data: exact quotas, rows labelled with their domain ---
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if self.args.domain_column not in self._signature_columns:
+            self._signature_columns.append(self.args.domain_column)
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
+        if not self.mix.multi_domain:
+            return super()._get_train_sampler(dataset)
+        dataset = self.train_dataset if dataset is None else dataset
+        args = self.args
+        steps_per_batch = self.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
+        sampler = DomainSampler(
+            dataset[args.domain_column],
+            self.mix.quotas,
+            num_generations=self.num_generations,
+            windows=args.steps_per_generation // args.gradient_accumulation_steps,
+            repeats=self.num_iterations * args.steps_per_generation,
+            seed=args.seed,
+            shuffle=self.shuffle_dataset,
+        )
+        # The step count says in which epoch a resumed run is, hence which prompts come.
+        sampler.epoch = lambda: self.state.global_step // (sampler.batches_per_epoch * steps_per_batch)
+        return sampler
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
+    ) -> Tensor:
+        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._rewards_per_func = rewards_per_func
+        labels = self.mix.labels(inputs)
+        if labels is not None:
+            device = self.accelerator.device
+            ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+            clipped = [not ids or ids[-1] not in ends for ids in completion_ids_list]
+            rows = torch.tensor([labels, [len(ids) for ids in completion_ids_list], clipped], device=device).T
+            domains, lengths, was_clipped = gather(rows.contiguous()).T
+            rewards = (rewards_per_func * self.reward_weights.to(device)).nansum(dim=1)
+            rewards[rewards_per_func.isnan().all(dim=1)] = torch.nan
+            training = self.model.training
+            add_rollout_metrics(
+                self._domain_metrics["train" if training else "eval"],
+                self.mix.names,
+                domains,
+                rewards,
+                lengths,
+                was_clipped,
+                self.num_generations if training else self.num_generations_eval,
+            )
+        return rewards_per_func
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        if not self.mix.multi_domain or not self.model.training:
+            return output
+        output["domain"] = torch.tensor(self.mix.labels(inputs), device=self.accelerator.device)
+        if needs_domain_statistics(self.scale_rewards, self.multi_objective_aggregation):
+            assert self._rewards_per_func is not None
+            advantages = domain_advantages(
+                self._rewards_per_func,
+                self.reward_weights.to(self.accelerator.device),
+                gather(output["domain"]),
+                self.num_generations,
+                self.multi_objective_aggregation,
+            )
+            local = len(inputs)
+            output["advantages"] = advantages[self.accelerator.process_index * local :][:local]
+        return output
+
+    # --- batching: every training step processes blocks of rows of one domain each ---
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        return generation_batch if isinstance(generation_batch, RowBlock) else super()._prepare_inputs(generation_batch)
+
+    def _micro_step(self, generation_batch: Any) -> list[RowBlock]:
+        """The row blocks of this training step, from the buffered generation batch or a new one."""
+        args = self.args
+        if self._buffered_inputs is None:
+            # After resuming, the position in the generation batch follows from the optimizer steps done.
+            self._step = self.state.global_step * args.gradient_accumulation_steps
+        if self._buffered_inputs is None or self._step % (args.steps_per_generation * self.num_iterations) == 0:
+            rows = self._generate_and_score_completions(generation_batch)
+            rows = gather_rows(self.accelerator, rows, self._tokenizer.pad_token_id)
+            shape = WindowShape(self._train_batch_size, args.gradient_accumulation_steps, self.loss_type)
+            self._buffered_inputs, imbalance = cut_windows(
+                rows,
+                rows.pop("domain").tolist(),
+                args.steps_per_generation // args.gradient_accumulation_steps,
+                shape,
+                self.accelerator.process_index,
+                self.accelerator.num_processes,
+            )
+            self._metrics["train"]["ranks/token_imbalance"].append(imbalance)
+        return self._buffered_inputs[self._step % args.steps_per_generation]
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        if not self.mix.multi_domain:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        self._prepare_surgery(model)
+        *earlier, last = self._micro_step(inputs)
+        loss = torch.zeros((), device=self.accelerator.device)
+        for block in earlier:
+            started = time.perf_counter()
+            with self._backward_of(block, ends_window=False):
+                loss += Trainer.training_step(self, model, block, num_items_in_batch)
+            self._current_train_step_time += time.perf_counter() - started
+        ends_window = self.accelerator.sync_gradients
+        with self._backward_of(last, ends_window):
+            loss += super().training_step(model, last, num_items_in_batch)
+        return loss
+
+    # --- surgery: keep each domain's gradient, decide at the window's end ---
+
+    def _prepare_surgery(self, model: nn.Module) -> None:
+        if self._engine is not None:
+            return
+        args = self.args
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        self._engine = make_engine(self.accelerator, model, unwrapped)
+        if args.surgery == "none" and args.balance == "none":
+            return
+        modules = partition_model(unwrapped, args.granularity)
+        rule = SurgeryRule(
+            args.surgery, args.balance, tuple(args.surgery_exclude), args.surgery_top_modules, args.surgery_seed
+        )
+        self._surgeon = Surgeon(self.mix.domains, modules, rule, args.gramian_ema)
+        if self._loaded_state is not None:
+            self._surgeon.smoother.load_state_dict(self._loaded_state["smoother"])
+        self._collector = DomainGradients(
+            self._engine, modules, len(self.mix.domains), getattr(torch, args.surgery_dtype), args.surgery_offload
+        )
+        self._engine.before_step = self._operate
+
+    @contextmanager
+    def _backward_of(self, block: RowBlock, ends_window: bool) -> Iterator[None]:
+        """Around the forward and backward of one block: when to reduce, and what happens to the reduced gradient."""
+        state = self.accelerator.gradient_state
+        synced = state.sync_gradients
+        state._set_sync_gradients(ends_window)  # as transformers' own loop does, for each micro-batch
+        reduce = ends_window or (self._collector is not None and block.ends_domain)
+        self._last_domain = block.domain
+        try:
+            with self._engine.backward(reduce, ends_window):
+                yield
+        finally:
+            state._set_sync_gradients(synced)
+        if self._collector is not None and block.ends_domain and not ends_window:
+            self._collector.keep(block.domain)
+
+    def _operate(self) -> None:
+        """Resolve the window's conflicts. The engine calls it when the last domain is reduced, before it steps."""
+        assert self._collector is not None and self._surgeon is not None
+        started = time.perf_counter()
+        report = self._collector.resolve(self._last_domain, self._surgeon, self.state.global_step + 1)
+        self._record(report, time.perf_counter() - started)
+
+    def _record(self, report: ConflictReport, seconds: float) -> None:
+        metrics = self._metrics["train"]
+        for name, value in report.metrics().items():
+            metrics[name].append(value)
+        metrics["surgery/seconds"].append(seconds)
+        for name in self.mix.domains:
+            metrics[f"surgery/dropped/{name}"].append(float(name in report.dropped))
+        if self.accelerator.is_main_process:
+            self._conflict_log.write(report)
+
+    # --- loss: a block's part of the micro-batch's loss ---
+
+    def compute_loss(
+        self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        if not isinstance(inputs, RowBlock):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._block = inputs
+        try:
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        finally:
+            self._block = None
+        return loss if isinstance(inputs.loss_scale, float) and inputs.loss_scale == 1.0 else loss * inputs.loss_scale
+
+    def _get_per_token_logps_and_entropies(
+        self, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        logps, entropies, aux_loss = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        block = self._block
+        if block is None or entropies is None:
+            return logps, entropies, aux_loss
+        self._add_token_sums(block, logps.detach(), entropies.detach())
+        # TRL adds the entropy bonus and the router loss, which are means over the micro-batch, before `compute_loss`
+        # scales the block's loss as a whole: their gradients get the ratio of the two scales here.
+        entropies = _scale_gradient(entropies, block.token_scale / block.loss_scale)
+        aux_loss = None if aux_loss is None else _scale_gradient(aux_loss, block.row_scale / block.loss_scale)
+        return logps, entropies, aux_loss
+
+    # --- metrics ---
+
+    def _add_token_sums(self, block: RowBlock, logps: Tensor, entropies: Tensor) -> None:
+        if self._token_sums is None:
+            self._token_sums = torch.zeros(len(self.mix.domains), 3, dtype=torch.float64, device=logps.device)
+        mask = block["completion_mask"] * block.get("tool_mask", 1)
+        sums = self._token_sums[block.domain]
+        sums[0] += (entropies * mask).sum()
+        if "ref_per_token_logps" in block:
+            ratio = block["ref_per_token_logps"] - logps
+            sums[1] += ((ratio.exp() - ratio - 1) * mask).sum()
+        sums[2] += mask.sum()
+
+    def _reduce_token_sums(self) -> None:
+        if self._token_sums is None:
+            return
+        sums = self.accelerator.reduce(self._token_sums, reduction="sum").tolist()
+        metrics = self._domain_metrics["train"]
+        for name, (entropy, kl, tokens) in zip(self.mix.domains, sums, strict=True):
+            metrics.add_sum(f"domain/{name}/entropy", entropy, tokens)
+            if self.beta != 0.0:
+                metrics.add_sum(f"domain/{name}/kl", kl, tokens)
+        self._token_sums = None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = "train" if self.model.training else "eval"
+        for name, value in self._domain_metrics[mode].flush().items():
+            self._metrics[mode][name].append(value)
+        super().log(logs, start_time)
+
+    # --- checkpoints ---
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.mix.multi_domain and self.args.should_save:
+            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            smoother = self._surgeon.smoother.state_dict() if self._surgeon else None
+            torch.save({"quotas": self.mix.quotas, "smoother": smoother}, folder / STATE_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if not self.mix.multi_domain or checkpoint is None or not (Path(checkpoint) / STATE_FILE).exists():
+            return
+        state = torch.load(Path(checkpoint) / STATE_FILE, weights_only=True)
+        if state["quotas"] != self.mix.quotas:
+            raise ValueError(
+                f"the checkpoint {checkpoint} was trained with {state['quotas']} prompts per window, but this run has "
+                f"{self.mix.quotas}; resume with the same domains, mixture and batch."
+            )
+        self._loaded_state = state if state["smoother"] is not None else None
+
+
+class _TokenMetrics(TrainerCallback):
+    """Sums token metrics over ranks in the steps that log, on every rank."""
+
+    def __init__(self, trainer: MGSTrainer):
+        self._trainer = trainer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if control.should_log:
+            self._trainer._reduce_token_sums()
+
+
+def _scale_gradient(value: Tensor, factor: float | Tensor) -> Tensor:
+    """`value` itself, with its gradient multiplied by `factor`."""
+    if isinstance(factor, float) and factor == 1.0:
+        return value
+    return value.detach() + factor * (value - value.detach())
