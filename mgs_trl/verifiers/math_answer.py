@@ -20,6 +20,10 @@ _BARE = re.compile(r"[^\s${}\\.,;]{1,100}")
 
 _CHOICE = re.compile(r"[\(\[]?([A-Za-z])[\)\].:]?")
 _CHOICE_TEXT = re.compile(r"[\(\[]?([A-J])(?:[\)\].:,]|\s*$|\s+\S)")
+_CHOICE_SAID = re.compile(
+    r"(?i:answer|option|choice)[^A-Za-z\n]{0,10}(?:is[^A-Za-z\n]{0,10})?([A-J])(?![A-Za-z])"
+)
+_PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|%|\\%)\s*\}|percent)\s*$")
 _WRAPPERS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox)\s*\{([^{}]*)\}")
 _SPACING = re.compile(
     r"\\[,;:! ]|\\(?:left|right|big|Big|bigg|Bigg|displaystyle|quad|qquad)(?![A-Za-z])|[\s~$]+"
@@ -84,29 +88,44 @@ def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
     gold = last_boxed(gold) or gold
     answer = last_boxed(text)
     if answer is not None:
-        if not answer:
-            return 0.0
-        choice = same_choice(gold, answer)
-        if normalise(answer) == normalise(gold):
-            return 1.0
-        if choice is not None:
-            return float(choice)
-        return float(_equal(gold, f"\\boxed{{{answer}}}"))
+        return float(bool(answer) and _same(gold, answer))
     tail = text[-TAIL:].strip()
     if fallback == "none" or not tail:
         return 0.0
+    last_line = tail.splitlines()[-1]
     if fallback == "last_line":
-        tail = tail.splitlines()[-1]
-    choice = same_choice(gold, tail.splitlines()[-1])
-    if normalise(tail) == normalise(gold) or choice:
-        return 1.0
-    return 0.0 if choice is not None else float(_equal(gold, tail))
+        tail = last_line
+    if same_choice(gold, gold):
+        said = _CHOICE_SAID.findall(tail)
+        return float(bool(same_choice(gold, said[-1] if said else last_line)))
+    return float(normalise(tail) == normalise(gold) or _equal(_boxed(gold), tail))
+
+
+def _same(gold: str, answer: str) -> bool:
+    """Equality as text, as a choice, or as mathematics; 50% is both 50 and 1/2, except to another percentage."""
+    if normalise(answer) == normalise(gold):
+        return True
+    choice = same_choice(gold, answer)
+    if choice is not None:
+        return choice
+    bare_gold, bare_answer = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
+    if _equal(_boxed(bare_gold), _boxed(bare_answer)):
+        return True
+    if (bare_gold == gold) == (bare_answer == answer):
+        return False
+    if bare_gold != gold:
+        return _equal(_boxed(f"\\frac{{{bare_gold}}}{{100}}"), _boxed(answer))
+    return _equal(_boxed(gold), _boxed(f"\\frac{{{bare_answer}}}{{100}}"))
+
+
+def _boxed(content: str) -> str:
+    return f"\\boxed{{{content}}}"
 
 
 def _equal(gold: str, prediction: str) -> bool:
     from math_verify import parse, verify
 
-    expected = parse(f"\\boxed{{{gold}}}", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+    expected = parse(gold, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
     found = parse(prediction, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
     return verify(expected, found, timeout_seconds=None)
 
