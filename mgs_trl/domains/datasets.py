@@ -3,12 +3,13 @@
 import csv
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets as hf
+from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from mgs_trl.domains.schemas import Row, find_schema
 from mgs_trl.recipe import DatasetSpec, did_you_mean
@@ -53,7 +54,10 @@ class DomainRows:
 
 
 def load_domain(
-    domain: str, source: DatasetSpec | hf.Dataset, check_row: Callable[[Row], None] = lambda row: None
+    domain: str,
+    source: DatasetSpec | hf.Dataset,
+    check_row: Callable[[Row], None] = lambda row: None,
+    keep: Collection[str] = (),
 ) -> DomainRows:
     """Read a domain's dataset and bring it to our form.
 
@@ -61,6 +65,7 @@ def load_domain(
         domain: the domain's name, which every row gets.
         source: where the data is, or a `datasets.Dataset`.
         check_row: raises ValueError for a row that the domain's verifiers cannot score.
+        keep: columns taken over as they are, if the data has them and its schema makes none of that name.
 
     Raises:
         ValueError: an unreadable file (with the line), columns of no known schema, a bad row, no rows.
@@ -68,7 +73,7 @@ def load_domain(
     """
     spec = source if isinstance(source, DatasetSpec) else DatasetSpec(path="the given dataset")
     where = f"domain {domain!r}, dataset {spec.path!r}"
-    raw = read_rows(spec) if isinstance(source, DatasetSpec) else list(source)
+    raw = read_rows(spec) if isinstance(source, DatasetSpec) else source.to_list()
     raw = [_renamed(row, spec.columns, where) for row in raw[: spec.limit]]
     if not raw:
         raise ValueError(f"{where} has no rows, but every domain needs at least 1.")
@@ -79,7 +84,8 @@ def load_domain(
     rows, invalid = [], 0
     for number, theirs in enumerate(raw, 1):
         try:
-            row = {**schema.convert(theirs), "domain": domain}
+            kept = {name: theirs[name] for name in keep if name in theirs}
+            row = {**kept, **schema.convert(theirs), "domain": domain}
             check_row(row)
         except ValueError as error:
             if spec.invalid_rows == "error":
@@ -108,9 +114,9 @@ def read_rows(spec: DatasetSpec) -> list[Row]:
     """
     path = Path(spec.path).expanduser()
     if path.is_dir():
-        return list(_saved(path, spec.split))
+        return _saved(path, spec.split).to_list()
     if path.suffix not in FILES:
-        return list(_hub(spec))
+        return _hub(spec).to_list()
     if not path.is_file():
         raise ValueError(f"dataset file {spec.path!r} does not exist.")
     readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
@@ -239,7 +245,9 @@ def _saved(path: Path, split: str) -> hf.Dataset:
         ) from None
     if isinstance(data, hf.DatasetDict):
         if split not in data:
-            raise ValueError(f"dataset {str(path)!r} has no split {split!r}; it has {', '.join(data)}.")
+            raise ValueError(
+                f"dataset {str(path)!r} has no split {split!r}; it has {', '.join(map(str, data))}."
+            )
         return data[split]
     return data
 
@@ -252,7 +260,7 @@ def _hub(spec: DatasetSpec) -> hf.Dataset:
         data = hf.load_dataset(
             spec.path, spec.name, split=split, revision=spec.revision, data_files=spec.data_files
         )
-    except hf.exceptions.DatasetNotFoundError:
+    except DatasetNotFoundError:
         raise ValueError(
             f"dataset {spec.path!r} is neither a file ({', '.join(FILES)}) nor on the hub."
         ) from None
@@ -260,7 +268,7 @@ def _hub(spec: DatasetSpec) -> hf.Dataset:
         raise DataUnreachable(
             f"dataset {spec.path!r}: the hub is not reachable from here ({error})."
         ) from None
-    except (ValueError, OSError, hf.exceptions.DatasetsError) as error:
+    except (ValueError, OSError, DatasetsError) as error:
         raise ValueError(f"dataset {spec.path!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     assert isinstance(data, hf.Dataset)
     return data

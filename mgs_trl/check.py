@@ -1,0 +1,180 @@
+"""`--check`: everything about a recipe that can be found out without training and without loading weights."""
+
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from rich.console import Console
+from rich.table import Table
+
+from mgs_trl.recipe import Recipe
+
+if TYPE_CHECKING:
+    from mgs_trl.build import Weighted
+    from mgs_trl.config import MGSConfig
+
+# What a launcher sets; a check is one process, whatever number of ranks it is asked about.
+_LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass
+class Plan:
+    """What a recipe comes to.
+
+    Attributes:
+        quotas: prompts per optimizer step of each domain.
+        rows, heldout: what was found of each domain's data; a domain whose data is not reachable is missing.
+        unchecked: what could not be checked, and why.
+    """
+
+    recipe: Recipe
+    config: "MGSConfig"
+    ranks: int
+    quotas: dict[str, int]
+    verifiers: "dict[str, Weighted]"
+    sampling: dict[str, dict[str, Any]]
+    rows: dict[str, str] = field(default_factory=dict)
+    heldout: dict[str, str] = field(default_factory=dict)
+    unchecked: list[str] = field(default_factory=list)
+
+
+def check(recipe: Recipe, ranks: int | None = None) -> Plan:
+    """Check a recipe.
+
+    Args:
+        ranks: data-parallel ranks to plan for; default: `WORLD_SIZE`, else 1.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    ranks = ranks or int(os.environ.get("WORLD_SIZE", "1"))
+    for name in _LAUNCHER:
+        os.environ.pop(name, None)
+    if not _hub_answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, below
+
+    from mgs_trl.arguments import build_config, sampling_by_domain
+    from mgs_trl.build import build_verifiers, check_quotas
+
+    config = build_config(recipe, ranks)
+    quotas = check_quotas(recipe, config)
+    plan = Plan(recipe, config, ranks, quotas, build_verifiers(recipe), sampling_by_domain(recipe))
+    if config.use_cpu and (config.bf16 or config.fp16):
+        plan.unchecked.append("mixed precision (no GPU here)")
+    _check_data(plan, _tokenizer(plan))
+    plan.unchecked.append("the weights of the policy and of reward models (loaded when training starts)")
+    return plan
+
+
+def _tokenizer(plan: Plan) -> Any:
+    """The tokenizer, or None where the hub does not answer."""
+    from mgs_trl.build import load_tokenizer
+
+    name = plan.recipe.model.name_or_path
+    if _is_local(name) and not Path(name).expanduser().is_dir():
+        raise ValueError(f"model {name!r} is not a directory.")
+    try:
+        return load_tokenizer(plan.recipe)
+    except ValueError as error:
+        if _is_local(name) or "HF_HUB_OFFLINE" not in os.environ:
+            raise
+        plan.unchecked.append(f"chat template and prompt lengths: {error}")
+        return None
+
+
+def _check_data(plan: Plan, tokenizer: Any) -> None:
+    from mgs_trl.build import apply_template, load_rows, write_all
+    from mgs_trl.domains.datasets import DataUnreachable, combine
+    from mgs_trl.domains.templates import find_template
+
+    for domain in plan.recipe.domains.values():
+        find_template(domain.template)
+    form = None if tokenizer is None else apply_template(plan.recipe, tokenizer)
+    for key, found in (("dataset", plan.rows), ("eval_dataset", plan.heldout)):
+        parts = []
+        for name, domain in plan.recipe.domains.items():
+            spec = getattr(domain, key)
+            if spec is None:
+                continue
+            try:
+                parts.append(load_rows(name, spec, plan.verifiers[name]))
+            except DataUnreachable as error:
+                plan.unchecked.append(f"domains.{name}.{key}: {error}")
+        if form is not None:
+            write_all(plan.recipe, parts, form, tokenizer)
+        if form is not None and parts:
+            combine(parts)
+        for part in parts:
+            dropped = "".join(f", {count} dropped ({reason})" for reason, count in part.dropped.items())
+            found[part.domain] = f"{len(part.rows)} ({part.schema}{dropped})"
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """The plan as tables."""
+    recipe, config = plan.recipe, plan.config
+    table = Table(
+        "domain",
+        "prompts per step",
+        "rows (schema)",
+        "held-out rows",
+        "template",
+        "verifier",
+        "sampling",
+        title="Domains",
+    )
+    for name, domain in recipe.domains.items():
+        heldout = "none" if domain.eval_dataset is None else plan.heldout.get(name, "not reachable")
+        verifiers = [f"{getattr(f, '__name__', f)} x {weight:g}" for f, weight in plan.verifiers[name]]
+        sampling = [f"{key} {value}" for key, value in plan.sampling[name].items() if value not in (None, [])]
+        table.add_row(
+            name,
+            str(plan.quotas[name]),
+            plan.rows.get(name, "not reachable"),
+            heldout,
+            domain.template,
+            "\n".join(verifiers),
+            "\n".join(sampling),
+        )
+    console.print(table)
+    windows = (config.steps_per_generation or 1) // config.gradient_accumulation_steps
+    length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs:g} epochs"
+    lines = {
+        "model": recipe.model.name_or_path,
+        "strategy": f"{recipe.strategy} (surgery {config.surgery}, granularity {config.granularity}, "
+        f"balance {config.balance})",
+        "step": f"{sum(plan.quotas.values())} prompts x {config.num_generations} completions over {plan.ranks} "
+        f"rank(s), {windows} step(s) per generation batch",
+        "length": length,
+        "rollouts": "vllm" if config.use_vllm else "transformers",
+        "output": str(config.output_dir),
+    }
+    summary = Table("", "", title="Run", show_header=False)
+    for name, line in lines.items():
+        summary.add_row(name, line)
+    console.print(summary)
+    for line in plan.unchecked:
+        console.print(f"not checked: {line}", markup=False, highlight=False)
+    console.print("nothing wrong found.")
+
+
+def _is_local(name: str) -> bool:
+    """Whether a model name is a path: hub ids have at most one slash and do not start with a dot, slash or tilde."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
+
+
+def _hub_answers(timeout: float = 3.0) -> bool:
+    """A quick look, because the hub's client retries for half a minute; behind a proxy it is left to the client."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return False
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    endpoint = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    try:
+        port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+        socket.create_connection((endpoint.hostname or "", port), timeout).close()
+    except OSError:
+        return False
+    return True

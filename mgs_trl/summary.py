@@ -1,0 +1,83 @@
+"""The tables that close a run: held-out scores before and after, and the conflicts met on the way."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.table import Table
+
+_HELDOUT = re.compile(r"eval_domain/(?P<domain>.+)/reward")
+_PAIR = re.compile(r"conflict/(?P<pair>.+~.+)/(?P<value>cosine|share)")
+
+
+@dataclass
+class Pair:
+    """Two domains over the logged steps: cosine of their gradients, and share of modules where it is negative."""
+
+    cosine: list[float] = field(default_factory=list)
+    share: list[float] = field(default_factory=list)
+
+
+def heldout_scores(log_history: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """First and last held-out reward of each domain; empty if there was no evaluation."""
+    scores: dict[str, list[float]] = {}
+    for entry in log_history:
+        for key, value in entry.items():
+            match = _HELDOUT.fullmatch(key)
+            if match:
+                scores.setdefault(match["domain"], []).append(float(value))
+    return {domain: (values[0], values[-1]) for domain, values in sorted(scores.items())}
+
+
+def conflicts(log_history: Iterable[Mapping[str, Any]]) -> dict[str, Pair]:
+    """What was logged of each pair of domains."""
+    pairs: dict[str, Pair] = {}
+    for entry in log_history:
+        for key, value in entry.items():
+            match = _PAIR.fullmatch(key)
+            if match:
+                pair = pairs.setdefault(match["pair"], Pair())
+                (pair.cosine if match["value"] == "cosine" else pair.share).append(float(value))
+    return dict(sorted(pairs.items()))
+
+
+def closing_tables(log_history: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """The tables of a finished run; those without data are left out."""
+    tables = []
+    scores = heldout_scores(log_history)
+    if scores:
+        table = Table("domain", "before", "after", "change", title="Held-out reward")
+        for domain, (before, after) in scores.items():
+            table.add_row(domain, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+        tables.append(table)
+    pairs = conflicts(log_history)
+    if pairs:
+        table = Table(
+            "domains",
+            "mean cosine",
+            "steps in conflict",
+            "modules in conflict",
+            title="Conflicts between domains",
+        )
+        for name, pair in pairs.items():
+            negative = [cosine < 0 for cosine in pair.cosine]
+            table.add_row(
+                name.replace("~", " and "),
+                f"{_mean(pair.cosine):+.3f}",
+                _percent(negative),
+                _percent(pair.share),
+            )
+        removed = [float(entry["surgery/removed"]) for entry in log_history if "surgery/removed" in entry]
+        if removed:
+            table.caption = f"Surgery changed the update by {_mean(removed):.1%} of its norm on average."
+        tables.append(table)
+    return tables
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")
+
+
+def _percent(values: Sequence[float]) -> str:
+    return f"{_mean(values):.0%}" if values else "-"
