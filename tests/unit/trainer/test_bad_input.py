@@ -1,0 +1,100 @@
+"""Bad input stops before a model loads, with one sentence that names field, value and what is allowed (D1-D4)."""
+
+import pytest
+from datasets import Dataset
+
+from mgs_trl import MGSConfig, MGSTrainer
+from tests.support.rollouts import prompts, reward
+
+CONFIG = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": [], "num_generations": 4,
+          "per_device_train_batch_size": 4, "gradient_accumulation_steps": 6}  # fmt: skip
+
+
+def start(dataset=None, **settings):
+    # The model does not exist: loading it would raise something else than ValueError.
+    return MGSTrainer("no/such-model", reward, MGSConfig(**{**CONFIG, **settings}), dataset or prompts(10))
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"mixture": {"math": 1, "chat": 1}}, ["instruction_following", "share"]),
+        ({"mixture": {"math": 1, "chat": 1, "instruction_following": 1, "code": 1}}, ["'code'", "chat"]),
+        ({"mixture": {"math": 0, "chat": 1, "instruction_following": 1}}, ["mixture['math']", "greater than 0"]),
+        ({"mixture": {"math": -1.0, "chat": 1, "instruction_following": 1}}, ["-1.0", "greater than 0"]),
+        ({"mixture": {"math": "a", "chat": 1, "instruction_following": 1}}, ["'a'", "number"]),
+        ({"mixture": {"math": float("nan"), "chat": 1, "instruction_following": 1}}, ["nan", "number"]),
+        ({"mixture": {"math": 1, "chat": 100, "instruction_following": 100}}, ["'math'", "6 prompts", "smallest"]),
+        ({"granularity": "blok"}, ["granularity", "'blok'", "Did you mean 'block'"]),
+        ({"surgery": "pcgard"}, ["surgery", "'pcgard'", "Did you mean 'pcgrad'"]),
+        ({"surgery_exclude": ["norms"]}, ["surgery_exclude", "'norms'", "Did you mean 'norm'"]),
+        ({"balance": "both"}, ["balance", "'both'", "domain"]),
+        ({"gramian_ema": 1.0}, ["gramian_ema", "1.0", "below 1"]),
+        ({"surgery_top_modules": 1.5}, ["surgery_top_modules", "1.5"]),
+        ({"surgery_top_modules": 0}, ["surgery_top_modules", "0"]),
+        ({"surgery_dtype": "float16"}, ["surgery_dtype", "'float16'"]),
+        ({"steps_per_generation": 9}, ["steps_per_generation", "9", "6"]),
+        ({"num_generations": 16, "steps_per_generation": 12, "gradient_accumulation_steps": 3}, ["12", "num_generations", "16"]),
+        ({"domain_column": "task", "mixture": {"a": 1}}, ["mixture", "'task'"]),
+    ],
+)  # fmt: skip
+def test_one_sentence(settings, words):
+    with pytest.raises(ValueError) as error:
+        start(**settings)
+    message = str(error.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_smallest_batch_that_serves_every_domain_is_right():
+    """The size named in the message works, one prompt less does not."""
+    from mgs_trl.domains import quotas
+
+    mixture = {"a": 1.0, "b": 7.0, "c": 13.0}
+    with pytest.raises(ValueError, match="smallest window") as error:
+        quotas(mixture, 6)
+    size = int(str(error.value).split()[-2])
+    assert min(quotas(mixture, size).values()) == 1
+    with pytest.raises(ValueError):
+        quotas(mixture, size - 1)
+
+
+def test_row_without_domain_is_named():
+    rows = [*prompts(10), {"prompt": "w1", "domain": None, "number": 0}]
+    with pytest.raises(ValueError, match="row 30 of the data has domain None"):
+        start(Dataset.from_list(rows))
+
+
+def test_streamed_data_is_refused():
+    with pytest.raises(ValueError, match="IterableDataset"):
+        start(prompts(10).to_iterable_dataset())
+
+
+def test_images_are_refused():
+    data = prompts(10).add_column("image", [None] * 30)
+    with pytest.raises(ValueError, match="text prompts only"):
+        start(data)
+
+
+def test_fp16_is_refused():
+    with pytest.raises(ValueError, match="fp16"):
+        start(fp16=True)
+
+
+def test_plain_config_is_refused():
+    from trl import GRPOConfig
+
+    with pytest.raises(ValueError, match="MGSConfig"):
+        MGSTrainer("no/such-model", reward, GRPOConfig(**CONFIG), prompts(10))
+
+
+def test_reward_function_of_wrong_length(tiny_policy, tmp_path):
+    """R8: TRL's own check names the function; ours must not get in its way."""
+
+    def short(completions, **kwargs):
+        return [0.0] * (len(completions) - 1)
+
+    args = MGSConfig(**{**CONFIG, "output_dir": str(tmp_path), "max_completion_length": 4})
+    trainer = MGSTrainer(tiny_policy, short, args, prompts(10))
+    with pytest.raises(ValueError, match=r"'short' returned 23 rewards, but 24"):
+        trainer.train()
