@@ -1,7 +1,9 @@
-"""Verifiers: reward functions that score the rows of their domain, cannot hang a run, and say what went wrong.
+"""Verifiers: reward functions that score the rows of their domain, cannot hang a run, and say what went
+wrong.
 
-Usable in recipes through `build_verifier`, and directly as TRL reward functions: `math_verifier`, `ifeval_verifier`,
-`RewardModelVerifier(model=...)`. Importing this package imports neither torch nor transformers.
+Usable in recipes through `build_verifier`, and directly as TRL reward functions: `math_verifier`,
+`ifeval_verifier`, `RewardModelVerifier(model=...)`. Importing this package imports neither torch nor
+transformers.
 """
 
 from mgs_trl.verifiers.base import IsolatedVerifier, Verifier

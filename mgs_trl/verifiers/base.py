@@ -1,7 +1,8 @@
 """The protocol of a verifier, and its adapter to TRL's reward functions.
 
-A verifier is called as `f(prompts=, completions=, **columns)` and returns a score or None per row. Ours score the rows of
-their own domain that carry the columns they need, and nothing else; every other row is None, which TRL leaves out.
+A verifier is called as `f(prompts=, completions=, **columns)` and returns a score or None per row. Ours
+score the rows of their own domain that carry the columns they need, and nothing else; every other row is
+None, which TRL leaves out.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ OnError = Literal["raise", "none"]
 class Verifier:
     """Scores the rows of `domain`; subclasses give `_score(rows)`.
 
-    `domain`: a name, several names, or None for every row with the needed columns. `label`: the name in logs and errors.
-    `strip`: how thinking is cut off (thinking.py). `on_error`: "raise" stops the run naming the sample, "none" scores it
-    None, logs and counts it. `clip`: (low, high) bounds of a score. `domain_column`: the column that names a row's domain.
+    `domain`: a name, several names, or None for every row with the needed columns. `label`: the name in
+    logs and errors. `strip`: how thinking is cut off (thinking.py). `on_error`: "raise" stops the run
+    naming the sample, "none" scores it None, logs and counts it. `clip`: (low, high) bounds of a score.
+    `domain_column`: the column that names a row's domain.
     """
 
     label = "verifier"
@@ -73,7 +75,8 @@ class Verifier:
             )
 
     def validate_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Check the dataset rows of this verifier's domain; raises ValueError naming the first bad row by its position."""
+        """Check the dataset rows of this verifier's domain; raises ValueError naming the first bad row by
+        its position."""
         for position, row in enumerate(rows):
             if self.owns(row.get(self.domain_column)):
                 if not self.scorable(row):
@@ -100,8 +103,8 @@ class Verifier:
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Score]:
         """Scores in the order of `completions`; None for rows that are not this verifier's.
 
-        `columns`: one list per dataset column, and what TRL adds: `log_metric(name, value)` receives the counts of
-        trouble, `log_extra(column, values)` details per row.
+        `columns`: one list per dataset column, and what TRL adds: `log_metric(name, value)` receives the
+        counts of trouble, `log_extra(column, values)` details per row.
         """
         batch = Batch(self, prompts, completions, columns)
         scores = self._score(batch) if batch.indices else []
@@ -205,8 +208,9 @@ class Batch:
 class IsolatedVerifier(Verifier):
     """A verifier whose samples are scored in the pool of worker processes, each within `time_limit` seconds.
 
-    Subclasses give `target` ("package.module:function", called in the worker) and `_arguments(batch, index)`. A sample
-    over the limit, or one that kills its worker, scores `on_timeout` (default None); over `memory_mb` it counts as a crash.
+    Subclasses give `target` ("package.module:function", called in the worker) and `_arguments(batch,
+    index)`. A sample over the limit, or one that kills its worker, scores `on_timeout` (default None); over
+    `memory_mb` it counts as a crash.
     """
 
     target: str

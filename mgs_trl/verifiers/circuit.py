@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 
 class Replica:
-    """One address. `limit` failures in a row open its breaker for `pause` seconds; then one request may try again."""
+    """One address. `limit` failures in a row open its breaker for `pause` seconds; then one request may try
+    again."""
 
     def __init__(self, url: str, limit: int, pause: float, clock: Callable[[], float]) -> None:
         self.url, self.limit, self.pause, self.clock = url, limit, pause, clock

@@ -1,4 +1,5 @@
-"""Prompts and completions as TRL hands them over, text or messages, each row judged by itself (never by the first row)."""
+"""Prompts and completions as TRL hands them over, text or messages, each row judged by itself (never by the
+first row)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ Message = dict[str, Any]
 
 
 def content_text(content: Any) -> str:
-    """The text of one message's `content`: a string, a list of typed parts (other kinds than text are skipped), or None."""
+    """The text of one message's `content`: a string, a list of typed parts (other kinds than text are
+    skipped), or None."""
     if content is None:
         return ""
     if isinstance(content, str):

@@ -14,10 +14,12 @@ logger = logging.getLogger(__name__)
 
 
 class IsolatedFunction(IsolatedVerifier):
-    """`path` ("package.module:function"), called in a worker process with one row at a time, lists of length one.
+    """`path` ("package.module:function"), called in a worker process with one row at a time, lists of
+    length one.
 
-    It sees what TRL passes (`prompts`, `completions`, `completion_ids`, the columns) but not the trainer's state and
-    logging. A function that needs those, a GPU, or the whole batch at once is `FunctionVerifier`'s.
+    It sees what TRL passes (`prompts`, `completions`, `completion_ids`, the columns) but not the trainer's
+    state and logging. A function that needs those, a GPU, or the whole batch at once is
+    `FunctionVerifier`'s.
     """
 
     memory_mb = None
@@ -126,7 +128,8 @@ def function_verifier(
     isolated: bool | None = None,
     **options: Any,
 ) -> Verifier:
-    """The verifier for a function: a synchronous path is isolated unless `isolated=False`, a callable object is not."""
+    """The verifier for a function: a synchronous path is isolated unless `isolated=False`, a callable
+    object is not."""
     loaded = load_function(function) if isinstance(function, str) else function
     if is_async(loaded):
         if isolated:

@@ -1,4 +1,5 @@
-"""Guarding a reward function written by somebody else: length, finiteness, and errors that name the sample."""
+"""Guarding a reward function written by somebody else: length, finiteness, and errors that name the
+sample."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ def load_function(path: str) -> Callable[..., Any]:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"verifier {path!r} cannot be imported: {error}") from error
     if not callable(found):
-        raise ValueError(f"verifier {path!r} is a {type(found).__name__}, not a function")  # noqa: TRY004  bad input is a ValueError everywhere here
+        raise ValueError(f"verifier {path!r} is a {type(found).__name__}, not a function")
     return found
 
 
@@ -34,7 +35,8 @@ def is_async(function: Callable[..., Any]) -> bool:
 def check_scores(
     scores: Any, name: str, prompts: Sequence, completions: Sequence, domains: Sequence | None
 ) -> list[float | None]:
-    """`scores` as a list of finite floats or None, one per completion; raises VerifierError naming the bad sample."""
+    """`scores` as a list of finite floats or None, one per completion; raises VerifierError naming the bad
+    sample."""
     try:
         values = scores.tolist() if hasattr(scores, "tolist") else list(scores)
     except TypeError:
@@ -62,8 +64,9 @@ def guard_reward(
 ) -> Callable[..., Any]:
     """`function` with its result checked and its exceptions wrapped in a VerifierError that names it.
 
-    An async function stays async. A function that raises on a batch is named with the batch's first sample; which
-    sample it was, only the function knows (isolated functions are called row by row and name the row).
+    An async function stays async. A function that raises on a batch is named with the batch's first sample;
+    which sample it was, only the function knows (isolated functions are called row by row and name the
+    row).
     """
 
     def failure(

@@ -13,11 +13,12 @@ from mgs_trl.verifiers.thinking import follows_thinking_format
 
 
 class MathVerifier(IsolatedVerifier):
-    r"""Equality of the last boxed answer with the column `answer` (`column` names another), by math-verify: {0, 1}.
+    r"""Equality of the last boxed answer with the column `answer` (`column` names another), by math-verify:
+    {0, 1}.
 
-    `fallback`, where a completion has no box: "text" (math-verify's own extraction from the end of the answer),
-    "last_line" or "none" (0.0). `format_bonus`: added when the whole completion is one `<think>` and one `<response>`
-    block. `domain`: default "math".
+    `fallback`, where a completion has no box: "text" (math-verify's own extraction from the end of the
+    answer), "last_line" or "none" (0.0). `format_bonus`: added when the whole completion is one `<think>`
+    and one `<response>` block. `domain`: default "math".
     """
 
     label = "math_verify"
@@ -82,4 +83,5 @@ class ThinkingFormat(Verifier):
 
 
 math_verifier = MathVerifier()
-"""Ready to be used as a TRL reward function: rows of domain "math", or every row with an `answer` where no domain is given."""
+"""Ready to be used as a TRL reward function: rows of domain "math", or every row with an `answer` where no
+domain is given."""

@@ -1,7 +1,8 @@
 r"""Judging a mathematical answer; runs in a worker process, imports math-verify there.
 
-The answer is the last `\boxed{...}`. It is compared with the gold answer as text first, then as a multiple-choice letter,
-then as mathematics by math-verify, whose own time limit is off: it needs a main thread and does not hold (the pool's does).
+The answer is the last `\boxed{...}`. It is compared with the gold answer as text first, then as a
+multiple-choice letter, then as mathematics by math-verify, whose own time limit is off: it needs a main
+thread and does not hold (the pool's does).
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ _SPACING = re.compile(
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete `\boxed{...}` (or `\fbox`, or `\boxed 5`), braces matched; None without one.
+    r"""The content of the last complete `\boxed{...}` (or `\fbox`, or `\boxed 5`), braces matched; None
+    without one.
 
-    Only the last `MOST_BOXES` openings are tried, each over `LONGEST_ANSWER` characters: linear, whatever the text.
+    Only the last `MOST_BOXES` openings are tried, each over `LONGEST_ANSWER` characters: linear, whatever
+    the text.
     """
     end = len(text)
     for _ in range(MOST_BOXES):
@@ -75,7 +78,8 @@ def normalise(answer: str) -> str:
 
 
 def same_choice(gold: str, answer: str) -> bool | None:
-    """For a gold answer that is one letter A to J: whether `answer` names it ("(B)", "B. red"); None if gold is none."""
+    """For a gold answer that is one letter A to J: whether `answer` names it ("(B)", "B. red"); None if
+    gold is none."""
     letter = _CHOICE.fullmatch(normalise(gold))
     if letter is None or letter.group(1) not in "ABCDEFGHIJ":
         return None
@@ -84,7 +88,8 @@ def same_choice(gold: str, answer: str) -> bool | None:
 
 
 def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
-    """1.0 if the answer in `text` equals `gold`, else 0.0. `fallback`: where to look without a boxed answer."""
+    """1.0 if the answer in `text` equals `gold`, else 0.0. `fallback`: where to look without a boxed
+    answer."""
     gold = last_boxed(gold) or gold
     answer = last_boxed(text)
     if answer is not None:
@@ -102,7 +107,8 @@ def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
 
 
 def _same(gold: str, answer: str) -> bool:
-    """Equality as text, as a choice, or as mathematics; 50% is both 50 and 1/2, except to another percentage."""
+    """Equality as text, as a choice, or as mathematics; 50% is both 50 and 1/2, except to another
+    percentage."""
     if normalise(answer) == normalise(gold):
         return True
     choice = same_choice(gold, answer)

@@ -1,8 +1,9 @@
-"""A pool of killable worker processes: a sample that hangs costs one worker and its time limit, never the run.
+"""A pool of killable worker processes: a sample that hangs costs one worker and its time limit, never the
+run.
 
-Plain `subprocess` children speaking over pipes (worker.py), not `multiprocessing`: spawn would import the user's
-`__main__` again and fork would copy a process that holds CUDA and threads. Tasks travel in chunks, answers come one by
-one, so the limit is per sample while the cost of the pipe is per chunk.
+Plain `subprocess` children speaking over pipes (worker.py), not `multiprocessing`: spawn would import the
+user's `__main__` again and fork would copy a process that holds CUDA and threads. Tasks travel in chunks,
+answers come one by one, so the limit is per sample while the cost of the pipe is per chunk.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ Arguments = tuple[Any, ...] | dict[str, Any]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one task. `kind`: "done", "failed" (it raised), "timeout" or "crash" (its worker died)."""
+    """What became of one task. `kind`: "done", "failed" (it raised), "timeout" or "crash" (its worker
+    died)."""
 
     kind: str
     value: Any = None
@@ -59,7 +61,8 @@ class _Worker:
             start_new_session=True,  # Ctrl-C of the terminal is the parent's to handle
             bufsize=0,
         )
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.stdin, self.stdout = (self.process.stdin.fileno(), self.process.stdout.fileno())
         os.set_blocking(self.stdin, False)
         os.set_blocking(self.stdout, False)
@@ -110,10 +113,11 @@ class WorkerPool:
     def run(
         self, target: str, tasks: Sequence[Arguments], time_limit: float = 10.0, memory_mb: int | None = None
     ) -> list[Outcome]:
-        """Call `target` ("package.module:function") once per tuple (or dict) of arguments; outcomes in their order.
+        """Call `target` ("package.module:function") once per tuple (or dict) of arguments; outcomes in
+        their order.
 
-        `time_limit`: seconds per sample. `memory_mb`: address space a sample may use; over it, it fails with MemoryError.
-        Raises `PoolError` when workers cannot start or the target cannot be imported.
+        `time_limit`: seconds per sample. `memory_mb`: address space a sample may use; over it, it fails
+        with MemoryError. Raises `PoolError` when workers cannot start or the target cannot be imported.
         """
         with self._lock:
             if self._closed:

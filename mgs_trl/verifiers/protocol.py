@@ -1,6 +1,7 @@
 """Framing of the pipe between the pool and a worker: 4 bytes of length (big endian), then a pickle.
 
-Both ends are our own processes on one machine, so pickle is safe here; nothing from the network passes through.
+Both ends are our own processes on one machine, so pickle is safe here; nothing from the network passes
+through.
 """
 
 from __future__ import annotations

@@ -43,9 +43,10 @@ def build_verifier(
 ) -> list[tuple[Callable[..., Any], float]]:
     """The reward functions of one domain with their weights.
 
-    `spec`: a name or "package.module:function", a mapping `{name: options}`, a reward function, or a list of these, each
-    mapping with an optional `weight` beside the name. The functions have distinct names `domain/label` and give None for
-    rows of other domains. Raises ValueError on unknown names and options, with a suggestion.
+    `spec`: a name or "package.module:function", a mapping `{name: options}`, a reward function, or a list
+    of these, each mapping with an optional `weight` beside the name. The functions have distinct names
+    `domain/label` and give None for rows of other domains. Raises ValueError on unknown names and options,
+    with a suggestion.
     """
     items = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     if not items:
@@ -119,7 +120,8 @@ def _check_options(
             near = difflib.get_close_matches(option, known, n=1)
             hint = f", did you mean {near[0]!r}" if near else ""
             raise ValueError(
-                f"domain {domain!r}: verifier {name!r} has no option {option!r}{hint}; it has {', '.join(sorted(known))}"
+                f"domain {domain!r}: verifier {name!r} has no option {option!r}{hint}; "
+                f"it has {', '.join(sorted(known))}"
             )
 
 

@@ -15,7 +15,8 @@ class BadResponse(Exception):
 
 @dataclass(frozen=True)
 class Api:
-    """`path` is appended to the server's address; `request(messages, model)` and `score(body)` do the rest."""
+    """`path` is appended to the server's address; `request(messages, model)` and `score(body)` do the
+    rest."""
 
     path: str
     request: Callable[[list[Message], str | None], dict[str, Any]]
@@ -23,7 +24,7 @@ class Api:
 
 
 def _vllm_request(messages: list[Message], model: str | None) -> dict[str, Any]:
-    # The raw logit is the reward; with the activation on, a one-label model answers in (0, 1) or a constant 1.
+    # The raw logit is the reward; with the activation on, a one-label model answers in (0, 1).
     body: dict[str, Any] = {"messages": messages, "use_activation": False}
     return body if model is None else {**body, "model": model}
 

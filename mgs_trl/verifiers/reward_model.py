@@ -1,4 +1,5 @@
-"""A reward model in this process: a `transformers` sequence classifier with its own tokenizer and chat template."""
+"""A reward model in this process: a `transformers` sequence classifier with its own tokenizer and chat
+template."""
 
 from __future__ import annotations
 
@@ -17,11 +18,12 @@ logger = logging.getLogger(__name__)
 class RewardModelVerifier(ScaledVerifier):
     """The scalar logit of a reward model on the conversation (prompt, answer without thinking).
 
-    `model`: path, hub id, or a loaded module (then `tokenizer` too). It is loaded at the first use, or by `load()`, and
-    sees the rows of its own domain only. `dtype`: "auto" is bfloat16 on a GPU, float32 on a CPU. `device`: "auto" is this
-    rank's GPU. `max_length`: tokens, longer conversations lose their beginning (counted as `truncated`); None is the
-    model's own limit. `batch_tokens`: padded tokens per forward pass; rows are batched by length. A tokenizer without a
-    chat template gets the prompt and the answer as one text.
+    `model`: path, hub id, or a loaded module (then `tokenizer` too). It is loaded at the first use, or by
+    `load()`, and sees the rows of its own domain only. `dtype`: "auto" is bfloat16 on a GPU, float32 on a
+    CPU. `device`: "auto" is this rank's GPU. `max_length`: tokens, longer conversations lose their
+    beginning (counted as `truncated`); None is the model's own limit. `batch_tokens`: padded tokens per
+    forward pass; rows are batched by length. A tokenizer without a chat template gets the prompt and the
+    answer as one text.
     """
 
     label = "reward_model"
@@ -63,8 +65,8 @@ class RewardModelVerifier(ScaledVerifier):
     def load(self) -> None:
         """Load model and tokenizer once.
 
-        Raises ValueError for a model with other than one label, one whose score head is not in the checkpoint, and a
-        tokenizer whose ids exceed the model's embeddings.
+        Raises ValueError for a model with other than one label, one whose score head is not in the
+        checkpoint, and a tokenizer whose ids exceed the model's embeddings.
         """
         if self.model is not None:
             return
@@ -173,7 +175,8 @@ def check_reward_model(model: Any, tokenizer: Any, name: str) -> None:
 
 
 def render(tokenizer: Any, messages: list[Message], prompt: Any) -> tuple[str, bool]:
-    """The text to score, and whether the tokenizer is still to add its special tokens (a chat template has them)."""
+    """The text to score, and whether the tokenizer is still to add its special tokens (a chat template has
+    them)."""
     if getattr(tokenizer, "chat_template", None):
         return tokenizer.apply_chat_template(messages, tokenize=False), False
     separator = "" if isinstance(prompt, str) else "\n\n"
@@ -181,7 +184,8 @@ def render(tokenizer: Any, messages: list[Message], prompt: Any) -> tuple[str, b
 
 
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions in batches of similar length, longest first, each of at most `budget` padded tokens (or one row)."""
+    """Positions in batches of similar length, longest first, each of at most `budget` padded tokens (or one
+    row)."""
     batch: list[int] = []
     for position in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if batch and lengths[batch[0]] * (len(batch) + 1) > budget:

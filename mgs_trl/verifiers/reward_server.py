@@ -25,11 +25,12 @@ class ServerError(Exception):
 class RewardServerVerifier(ScaledVerifier):
     """The score of a reward model served over HTTP, one request per row, `concurrency` of them at a time.
 
-    `url`: address of the server, or a list of replicas. `api`: "vllm_classify", "vllm_pooling", "tei" or "json"
-    (reward_api.py). `timeout`: seconds for one request. `retries`: attempts after the first, on another replica where
-    there is one, `backoff` seconds apart, doubling up to 8 s. `breaker_failures` failures in a row leave a replica alone
-    for `breaker_pause` seconds; with all of them left alone a sample fails at once. A sample without a score raises, or
-    by `on_error: none` scores None and is counted.
+    `url`: address of the server, or a list of replicas. `api`: "vllm_classify", "vllm_pooling", "tei" or
+    "json" (reward_api.py). `timeout`: seconds for one request. `retries`: attempts after the first, on
+    another replica where there is one, `backoff` seconds apart, doubling up to 8 s. `breaker_failures`
+    failures in a row leave a replica alone for `breaker_pause` seconds; with all of them left alone a
+    sample fails at once. A sample without a score raises, or by `on_error: none` scores None and is
+    counted.
     """
 
     label = "reward_server"

@@ -5,11 +5,11 @@
 | `response` | what follows the first `<response>`, up to the next `</response>` or the end | empty |
 | `think` | what follows the last `</think>` | empty |
 | `none` | the whole completion | |
-| `auto` | as `response` if there is a `<response>`, else the text outside `<think> ... </think>` | the whole completion |
+| `auto` | as `response` with a `<response>`, else the text outside `<think>...</think>` | the whole |
 
-Unclosed tags: an unclosed `<response>` runs to the end (a stop string usually removes its close). What follows an
-unclosed `<think>` is thinking, in every mode but `none`: an answer inside it is no answer. A `</think>` nobody opened
-ends thinking that began in the prompt.
+Unclosed tags: an unclosed `<response>` runs to the end (a stop string usually removes its close). What
+follows an unclosed `<think>` is thinking, in every mode but `none`: an answer inside it is no answer. A
+`</think>` nobody opened ends thinking that began in the prompt.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def _before_unclosed(text: str) -> str:
 
 
 def follows_thinking_format(text: str, tags: tuple[str, ...] = ("think", "response")) -> bool:
-    """Whether `text` is exactly one non-empty block per tag, in this order, with nothing but white space outside.
+    """Whether `text` is exactly one non-empty block per tag, in this order, with nothing but white space
+    outside.
 
     The close of the last tag may be missing: generation stops at it.
     """

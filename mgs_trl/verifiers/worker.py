@@ -1,13 +1,14 @@
-"""A worker process of the verifier pool: `python -m mgs_trl.verifiers.worker`, started by pool.py, never by hand.
+"""A worker process of the verifier pool: `python -m mgs_trl.verifiers.worker`, started by pool.py, never by
+hand.
 
-It reads frames from stdin and answers on a private copy of stdout. A frame is `(target, time_limit, memory_mb, tasks)`:
-`target` is "package.module:function" and each task `(ticket, pickled arguments)` calls `function(*arguments)`, or
-`function(**arguments)` if they are a dict. Answers are
-`("ready",)` at the start, `("loaded", None | error)` when a target was imported, then for each task
-`("done", ticket, value)` or `("failed", ticket, exception type, message, traceback)`.
+It reads frames from stdin and answers on a private copy of stdout. A frame is `(target, time_limit,
+memory_mb, tasks)`: `target` is "package.module:function" and each task `(ticket, pickled arguments)` calls
+`function(*arguments)`, or `function(**arguments)` if they are a dict. Answers are `("ready",)` at the
+start, `("loaded", None | error)` when a target was imported, then for each task `("done", ticket, value)`
+or `("failed", ticket, exception type, message, traceback)`.
 
-The worker leaves no orphan: it ends on EOF, when its parent has changed, and, when it is stuck in a task and its parent
-is gone, by an alarm of the kernel whose default action kills it without Python's help.
+The worker leaves no orphan: it ends on EOF, when its parent has changed, and, when it is stuck in a task
+and its parent is gone, by an alarm of the kernel whose default action kills it without Python's help.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _attempt(ticket: int, function: Callable[..., Any], pickled: bytes, time_lim
         return ("done", ticket, value)
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001  a verifier's SystemExit fails its sample, not the worker
+    except BaseException as error:
         trace = traceback.format_exc(limit=-8)
         return ("failed", ticket, type(error).__name__, str(error)[:EXCERPT], trace[-EXCERPT:])
     finally:
@@ -97,7 +98,7 @@ def main() -> None:
         if target not in functions:
             try:
                 functions[target] = resolve(target)
-            except BaseException as error:  # noqa: BLE001  whatever an import raises, the pool reports it
+            except BaseException as error:
                 reply(("loaded", f"{type(error).__name__}: {error}"[:EXCERPT]))
                 continue
             reply(("loaded", None))
@@ -108,7 +109,7 @@ def main() -> None:
                 reply(answer)
             except OSError:  # the pool is gone
                 return
-            except Exception as error:  # noqa: BLE001  a value that cannot be pickled
+            except Exception as error:
                 reply(("failed", ticket, type(error).__name__, str(error)[:EXCERPT], ""))
         _limit_memory(None)
 

@@ -1,7 +1,8 @@
 """IFEval constraints on what is said: keywords, letters, language, lengths, placeholders, postscript.
 
-Definitions: Zhou et al. 2023, "Instruction-Following Evaluation for Large Language Models" (arXiv 2311.07911), and the
-behaviour of its published checkers, quirks included, since scores are compared with theirs.
+Definitions: Zhou et al. 2023, "Instruction-Following Evaluation for Large Language Models" (arXiv
+2311.07911), and the behaviour of its published checkers, quirks included, since scores are compared with
+theirs.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def letter_frequency(response: str, letter: str, let_frequency: int, let_relatio
 
 @constraint("language:response_language", language=kind.language)
 def response_language(response: str, language: str) -> bool:
-    """langdetect names the language; a text without any letters to judge counts as followed, as in the benchmark."""
+    """langdetect names the language; a text without any letters to judge counts as followed, as in the
+    benchmark."""
     return is_language(response, language) is not False
 
 
@@ -79,7 +81,8 @@ def number_words(response: str, num_words: int, relation: str) -> bool:
 
 @constraint("length_constraints:number_paragraphs", num_paragraphs=kind.whole)
 def number_paragraphs(response: str, num_paragraphs: int) -> bool:
-    """Exactly that many paragraphs between `***` dividers; an empty one inside fails, at the ends it does not count."""
+    """Exactly that many paragraphs between `***` dividers; an empty one inside fails, at the ends it does
+    not count."""
     filled = [bool(part.strip()) for part in re.split(r"\s?\*\*\*\s?", response)]
     return all(filled[1:-1]) and sum(filled) == num_paragraphs
 
@@ -91,7 +94,8 @@ def number_paragraphs(response: str, num_paragraphs: int) -> bool:
     first_word=kind.text,
 )
 def nth_paragraph_first_word(response: str, num_paragraphs: int, nth_paragraph: int, first_word: str) -> bool:
-    """`num_paragraphs` non-blank paragraphs between blank lines, the nth (blanks counted) beginning with the word."""
+    """`num_paragraphs` non-blank paragraphs between blank lines, the nth (blanks counted) beginning with
+    the word."""
     paragraphs = response.split("\n\n")
     filled = sum(bool(paragraph.strip()) for paragraph in paragraphs)
     if nth_paragraph > filled or filled != num_paragraphs:

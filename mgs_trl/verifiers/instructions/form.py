@@ -1,4 +1,5 @@
-"""IFEval constraints on how it is said: lists, sections, titles, JSON, beginnings and ends, case, punctuation.
+"""IFEval constraints on how it is said: lists, sections, titles, JSON, beginnings and ends, case,
+punctuation.
 
 Definitions: as in content.py.
 """
@@ -18,7 +19,8 @@ OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
 
 @constraint("detectable_format:number_bullet_lists", num_bullets=kind.whole)
 def number_bullet_lists(response: str, num_bullets: int) -> bool:
-    """Exactly that many lines that begin with `-`, or with one `*` and something (a line break will do) after it."""
+    """Exactly that many lines that begin with `-`, or with one `*` and something (a line break will do)
+    after it."""
     lines = response.split("\n")
     last = lines.pop()
     return sum(_is_bullet(line + "\n") for line in lines) + _is_bullet(last) == num_bullets
@@ -81,7 +83,7 @@ def title(response: str) -> bool:
 def _has_title(line: str) -> bool:
     start = line.find("<<")
     end = line.rfind(">>")
-    return 0 <= start and start + 2 < end and bool(line[start:end].lstrip("<").rstrip(">").strip())
+    return start >= 0 and start + 2 < end and bool(line[start:end].lstrip("<").rstrip(">").strip())
 
 
 @constraint("combination:two_responses")

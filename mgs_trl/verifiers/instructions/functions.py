@@ -1,8 +1,9 @@
-"""The function-style constraints of RLVR-IFeval rows: `{"func_name": "validate_word_constraint", "N": 100, ...}`.
+"""The function-style constraints of RLVR-IFeval rows: `{"func_name": "validate_word_constraint", "N": 100,
+...}`.
 
-They resemble the benchmark's ids and differ in detail: counts are exact, words are runs between white space, comparisons
-mind case. The definitions are those of the data set's own verifiers (allenai/open-instruct); where `quantifier` is
-optional, its absence means "exactly".
+They resemble the benchmark's ids and differ in detail: counts are exact, words are runs between white
+space, comparisons mind case. The definitions are those of the data set's own verifiers
+(allenai/open-instruct); where `quantifier` is optional, its absence means "exactly".
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ _ABBREVIATED = re.compile(r"(?:\w\.\w.|[A-Z][a-z]\.)\Z", re.DOTALL)
 
 @constraint("verify_sentence_constraint", N=kind.whole, quantifier=_quantifier)
 def sentence_constraint(response: str, N: int, quantifier: str) -> bool:
-    """At least, around (one off) or at most N sentences: cut at white space after . ? !, not after "e.g." or "Mr."."""
+    """At least, around (one off) or at most N sentences: cut at white space after . ? !, not after "e.g."
+    or "Mr."."""
     cuts = (match.start() for match in _SENTENCE.finditer(response))
     count = 1 + sum(_ABBREVIATED.search(response[max(0, cut - 4) : cut]) is None for cut in cuts)
     return _counts(count, N, quantifier, 1)

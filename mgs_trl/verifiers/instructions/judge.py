@@ -10,8 +10,8 @@ from mgs_trl.verifiers.instructions.registry import lookup
 def judge(response: str, constraints: list[tuple[str, dict[str, Any]]], loose: bool = False) -> list[bool]:
     """Whether each constraint is followed. A blank response follows none.
 
-    `loose`: the benchmark's upper bound, the best over the response with its first line, last line, both, and all
-    asterisks removed.
+    `loose`: the benchmark's upper bound, the best over the response with its first line, last line, both,
+    and all asterisks removed.
     """
     variants = loose_variants(response) if loose else [response]
     variants = [variant for variant in variants if variant.strip()]

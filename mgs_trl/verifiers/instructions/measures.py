@@ -1,14 +1,16 @@
-"""Counting words, sentences and capital words the way the IFEval benchmark counts them, without downloaded data.
+"""Counting words, sentences and capital words the way the IFEval benchmark counts them, without downloaded
+data.
 
-The benchmark counts sentences with the English Punkt model and capital words with the Treebank tokeniser. The rules
-here are those, written out: Punkt's learnt abbreviations are replaced by a list. All patterns are linear.
+The benchmark counts sentences with the English Punkt model and capital words with the Treebank tokeniser.
+The rules here are those, written out: Punkt's learnt abbreviations are replaced by a list. All patterns are
+linear.
 """
 
 from __future__ import annotations
 
 import re
 
-_NUMBER = re.compile(r"(?:^|[\"()\[\]{}])-?[.,]?\d[\d,.-]*$")
+_NUMBER = re.compile(r"(?:^|[*\"()\[\]{}])-?[.,]?\d[\d,.-]*$")
 _WORD = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++(?=[)\";}\]*:@'({\[‘’“”«»]|\s+\S)")
 _CLOSERS = re.compile(r"\s*+[\"')\]}’”»]++(?=\s|$|--)")
@@ -19,10 +21,9 @@ inc ltd co corp bros dept univ assn e.g i.e cf al vs viz approx ca no nos vol vo
 sec jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat sun
 u.s u.k u.n u.s.a d.c n.y e.u a.m p.m b.c a.d ph.d m.d b.a m.a b.s m.s ave blvd rd hwy min max avg est etc
 """
-_STARTERS = """
-the a an this that these those it he she we they i you his her its our their my your there here in on at by for
-from with after before when while if although though because since as but and so however moreover then thus
-what who why how where which no not one some many most all both each every
+_STARTERS = """ the a an this that these those it he she we they i you his her its our their my your there
+here in on at by for from with after before when while if although though because since as but and so
+however moreover then thus what who why how where which no not one some many most all both each every
 """
 ABBREVIATIONS = frozenset(_ABBREVIATIONS.split())
 STARTERS = frozenset(_STARTERS.split())
@@ -36,8 +37,9 @@ def count_words(text: str) -> int:
 def count_sentences(text: str) -> int:
     """Sentences by their full stops, question and exclamation marks.
 
-    A full stop after an abbreviation or an initial does not end one unless a common sentence starter follows, after a
-    number unless a small letter follows; after anything else it does. Line breaks alone end nothing.
+    A full stop after an abbreviation or an initial does not end one unless a common sentence starter
+    follows, after a number unless a small letter follows; after anything else it does. Line breaks alone
+    end nothing.
     """
     count, start = 0, 0
     for mark in _SENTENCE_END.finditer(text):
@@ -78,7 +80,7 @@ def _next_word(text: str, start: int) -> str:
 
 
 _SEPARATE = re.compile(r"\.\.\.|--|[,:](?=\D|$)|[;@#$%&?!()\[\]{}<>\"`«»“”„…]")
-_CLITIC = re.compile(r"(?<=\S)('(?:S|M|D|LL|RE|VE)|N'T)$")
+_CLITIC = re.compile(r"(?<=[^' ])(?:'(?:[sS]|[mM]|[dD]|ll|LL|re|RE|ve|VE)|n't|N'T)$")
 _FUSED = {
     "CANNOT": 2,
     "GIMME": 2,
@@ -99,8 +101,11 @@ def count_capital_words(text: str) -> int:
     """
     count = 0
     for word in _SEPARATE.sub(" ", text).split():
-        word = word.rstrip("'") if len(word) > 1 else word
+        word = word.rstrip("'") or word
+        clitic = _CLITIC.search(word)
+        if clitic:
+            count += clitic.group().isupper()
+            word = word[: clitic.start()]
         if word.isupper():
-            bare = word.rstrip(".")
-            count += _FUSED.get(bare, 2 if _CLITIC.search(bare) else 1)
+            count += _FUSED.get(word.rstrip("."), 1)
     return count

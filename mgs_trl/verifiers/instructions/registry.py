@@ -12,7 +12,8 @@ from mgs_trl.verifiers.instructions.parameters import Kind
 
 @dataclass(frozen=True)
 class Constraint:
-    """`check(response, **arguments) -> bool`; `required` and `optional` name the arguments and their kinds."""
+    """`check(response, **arguments) -> bool`; `required` and `optional` name the arguments and their
+    kinds."""
 
     name: str
     check: Callable[..., bool]
@@ -22,8 +23,8 @@ class Constraint:
     def arguments(self, given: Mapping[str, Any] | None) -> dict[str, Any]:
         """The checked arguments in `given`, whose None values mean absent (tables fill gaps with None).
 
-        Raises ValueError naming the constraint and the argument that is missing, unknown or of the wrong kind.
-        Arguments are never invented: a missing one is an error.
+        Raises ValueError naming the constraint and the argument that is missing, unknown or of the wrong
+        kind. Arguments are never invented: a missing one is an error.
         """
         present = {name: value for name, value in (given or {}).items() if value is not None}
         kinds = {**self.required, **self.optional}

@@ -1,6 +1,7 @@
 """Reading the constraints of one dataset row, whichever of the published forms it has.
 
-- `instruction_id_list` (ids) with `kwargs` (one mapping per id, None for absent arguments; or the JSON text of that list);
+- `instruction_id_list` (ids) with `kwargs` (one mapping per id, None for absent arguments; or the JSON text
+  of that list);
 - `ground_truth`, function style: `{"func_name": ..., arguments}`, a list of them, or the JSON text of either;
 - `ground_truth`, id style: `[{"instruction_id": [ids], "kwargs": [mappings]}]`, or its text.
 """
@@ -20,8 +21,8 @@ Parsed = list[tuple[str, dict[str, Any]]]
 def parse_row(row: Mapping[str, Any]) -> Parsed:
     """(id, checked arguments) of each constraint of the row.
 
-    Raises ValueError on an unknown id (with a suggestion), missing or unknown arguments, an empty list, or lists of
-    different length.
+    Raises ValueError on an unknown id (with a suggestion), missing or unknown arguments, an empty list, or
+    lists of different length.
     """
     if row.get("instruction_id_list") is not None:
         return _from_ids(_decoded(row["instruction_id_list"], "instruction_id_list"), row.get("kwargs"))
@@ -56,7 +57,8 @@ def _from_ground_truth(truth: Any) -> Parsed:
 
 
 def _from_function(item: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Published rows carry every function's keys, mostly None and now and then filled: keys of others are dropped."""
+    """Published rows carry every function's keys, mostly None and now and then filled: keys of others are
+    dropped."""
     name = item["func_name"]
     constraint = lookup(name)
     known = {**constraint.required, **constraint.optional}

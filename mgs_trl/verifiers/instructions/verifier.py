@@ -15,9 +15,10 @@ Mode = Literal["strict", "loose"]
 class IFEvalVerifier(IsolatedVerifier):
     """How many of a row's constraints its response follows.
 
-    `reward`: "fraction" satisfied (the paper's) or "all" (1.0 only if every one is). `mode`: "strict" judges the
-    response as it is, "loose" as in the benchmark. Rows: `instruction_id_list` + `kwargs`, or `ground_truth` (rows.py).
-    An unknown id or a missing argument is an error, in `validate_rows` and when a row is scored, never a zero.
+    `reward`: "fraction" satisfied (the paper's) or "all" (1.0 only if every one is). `mode`: "strict"
+    judges the response as it is, "loose" as in the benchmark. Rows: `instruction_id_list` + `kwargs`, or
+    `ground_truth` (rows.py). An unknown id or a missing argument is an error, in `validate_rows` and when a
+    row is scored, never a zero.
     """
 
     label = "ifeval"

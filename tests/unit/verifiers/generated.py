@@ -1,9 +1,38 @@
-"""Seeded responses and arguments for every constraint id of the IFEval benchmark, hits and misses both common."""
+# ruff: noqa: E501  tables
+"""Seeded responses and arguments for every constraint id of the IFEval benchmark, hits and misses both
+common."""
 
 import json
 import random
 
-WORDS = "apple river Berlin cat run running quick o'clock naïve x2 über don't well-known NASA EU I A ok P.S. Section".split()
+WORDS = [
+    "apple",
+    "river",
+    "Berlin",
+    "cat",
+    "run",
+    "running",
+    "quick",
+    "o'clock",
+    "naïve",
+    "x2",
+    "über",
+    "don't",
+    "well-known",
+    "NASA",
+    "NASA's",
+    "CAN'T",
+    "WE'LL",
+    "cannot",
+    "it's",
+    "GOTTA",
+    "EU",
+    "I",
+    "A",
+    "ok",
+    "P.S.",
+    "Section",
+]
 ENGLISH = [
     "The quick brown fox jumps over the lazy dog near the river bank.",
     "Please remember to bring your own lunch tomorrow, because the kitchen is closed.",
@@ -27,7 +56,8 @@ PIECES = [
 
 
 def response(rng: random.Random) -> str:
-    """A text of a few lines; now and then blank, wrapped in quotes, fenced JSON, one language, or one case."""
+    """A text of a few lines; now and then blank, wrapped in quotes, fenced JSON, one language, or one
+    case."""
     shape = rng.random()
     if shape < 0.03:
         return rng.choice(["", " ", "\n\n", "\t"])
@@ -39,7 +69,16 @@ def response(rng: random.Random) -> str:
         return rng.choice([text, text.upper(), text.lower()])
     parts = []
     for _ in range(rng.randint(1, 10)):
-        parts.append(rng.choice([rng.choice(PIECES), rng.choice(PIECES), " ".join(rng.choices(WORDS, k=3)), rng.choice(ENGLISH)]))
+        parts.append(
+            rng.choice(
+                [
+                    rng.choice(PIECES),
+                    rng.choice(PIECES),
+                    " ".join(rng.choices(WORDS, k=3)),
+                    rng.choice(ENGLISH),
+                ]
+            )
+        )
         parts.append(rng.choice([" ", "\n", "\n\n", "\n\n", " \n", ""]))
     text = "".join(parts)
     return rng.choice([text, text, text, f'"{text}"', text.upper(), text.lower(), text.replace(",", "")])
@@ -48,7 +87,10 @@ def response(rng: random.Random) -> str:
 def arguments(name: str, rng: random.Random) -> dict:
     """Valid arguments of constraint `name`."""
     relation, few = rng.choice(["less than", "at least"]), rng.randint(1, 4)
-    words = rng.sample(["apple", "River", "cat", "r.n", "NASA", "today", "C++", "the", "nai(ve", "zebra"], k=rng.randint(1, 3))
+    words = rng.sample(
+        ["apple", "River", "cat", "r.n", "NASA", "today", "C++", "the", "nai(ve", "zebra"],
+        k=rng.randint(1, 3),
+    )
     table = {
         "keywords:existence": {"keywords": words},
         "keywords:frequency": {"keyword": words[0], "frequency": few, "relation": relation},

@@ -1,15 +1,20 @@
-"""Agreement with the published IFEval checkers, as lm-eval ships them, on generated (instruction, response) pairs.
+"""Agreement with the published IFEval checkers, as lm-eval ships them, on generated (instruction, response)
+pairs.
 
-The oracle's Punkt data is not available offline, so two ids are compared with the parts of it that need no data:
-- change_case:capital_word_frequency: nltk's Treebank tokeniser on the whole text (Punkt would only cut off the full
-  stop that ends a sentence, which changes no capital word);
-- length_constraints:number_sentences: nltk's Punkt algorithm with an empty model, on texts without abbreviations,
-  ellipses and initials, which are what the model is for (test_measures.py has cases by hand).
+The oracle's Punkt data is not available offline, so two ids are compared with the parts of it that need no
+data:
+- change_case:capital_word_frequency: nltk's Treebank tokeniser on the whole text (Punkt would only cut off
+  the full stop that ends a sentence, which changes no capital word);
+- length_constraints:number_sentences: nltk's Punkt algorithm with an empty model, on texts without
+  abbreviations, ellipses and initials, which are what the model is for (test_measures.py has cases by
+  hand).
 
 Known differences, all on input the benchmark does not have:
 - a keyword or section marker that is no valid regular expression raises in the oracle and is literal here;
-- the oracle's bullet pattern lets a line of a single `*` swallow the next line; here both lines count for themselves;
-- the oracle's quadratic patterns take minutes on a megabyte; here every pattern is linear (test_robustness.py).
+- the oracle's bullet pattern lets a line of a single `*` swallow the next line; here both lines count for
+  themselves;
+- the oracle's quadratic patterns take minutes on a megabyte; here every pattern is linear
+  (test_robustness.py).
 """
 
 import random
@@ -63,7 +68,11 @@ def without_what_the_model_knows(text: str) -> str:
 
 def valid(arguments: dict) -> bool:
     try:
-        [re.compile(word) for value in arguments.values() for word in (value if isinstance(value, list) else [str(value)])]
+        [
+            re.compile(word)
+            for value in arguments.values()
+            for word in (value if isinstance(value, list) else [str(value)])
+        ]
     except re.error:
         return False
     return True
@@ -74,7 +83,7 @@ def example(name, text, arguments):
 
 
 def test_the_registry_holds_the_benchmarks_25_ids():
-    assert GOOGLE == sorted(oracle.INSTRUCTION_DICT)
+    assert sorted(oracle.INSTRUCTION_DICT) == GOOGLE
     assert len(GOOGLE) == 25
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  tables
 """The math verifier against answers a person would mark (independent of math-verify's own judgement)."""
 
 import pytest
@@ -59,7 +60,11 @@ def test_last_boxed(text, content):
     ("text", "gold", "scores"),
     [
         ("The answer is 5.", "5", {"text": 1.0, "last_line": 1.0, "none": 0.0}),
-        ("The answer is $\\frac{1}{2}$.\nDone, all 7 of us", "0.5", {"text": 1.0, "last_line": 0.0, "none": 0.0}),
+        (
+            "The answer is $\\frac{1}{2}$.\nDone, all 7 of us",
+            "0.5",
+            {"text": 1.0, "last_line": 0.0, "none": 0.0},
+        ),
         ("The answer is (B), a bird.", "B", {"text": 1.0, "last_line": 1.0, "none": 0.0}),
         ("The answer is a bird.", "A", {"text": 0.0, "last_line": 0.0, "none": 0.0}),
         ("no idea", "5", {"text": 0.0, "last_line": 0.0, "none": 0.0}),
@@ -84,7 +89,9 @@ def test_rows_of_other_domains_and_without_answer_are_none():
         1.0, None, None, 0.0,
     ]  # fmt: skip
     assert math_verifier(["q"] * 4, completions) == [None] * 4
-    assert MathVerifier("algebra")(["q"] * 2, completions[:2], answer=["5", "5"], domain=["algebra", "math"]) == [1.0, None]
+    assert MathVerifier("algebra")(
+        ["q"] * 2, completions[:2], answer=["5", "5"], domain=["algebra", "math"]
+    ) == [1.0, None]
 
 
 def test_r12_empty_and_unclosed_answers_score_zero():
@@ -115,7 +122,11 @@ def test_the_prompt_is_never_scored():
 
 def test_format_bonus_is_added_for_the_thinking_template_only():
     verifier = MathVerifier(format_bonus=0.25)
-    completions = [r"<think>a</think><response>\boxed{5}</response>", r"<think>a</think>\boxed{5}", r"<think>a</think><response>6"]
+    completions = [
+        r"<think>a</think><response>\boxed{5}</response>",
+        r"<think>a</think>\boxed{5}",
+        r"<think>a</think><response>6",
+    ]
     assert verifier(["q"] * 3, completions, answer=["5"] * 3) == [1.25, 1.0, 0.25]
 
 
@@ -130,7 +141,7 @@ def test_options_and_rows_are_checked_at_load_time():
     math_verifier.validate_rows([good, {"domain": "chat"}, {"domain": "math", "answer": 5}])
     with pytest.raises(ValueError, match="row 1: answer must be a non-empty text or a number, got ' '"):
         math_verifier.validate_rows([good, bad])
-    with pytest.raises(ValueError, match="row 0.*needs a value for answer"):
+    with pytest.raises(ValueError, match=r"row 0.*needs a value for answer"):
         math_verifier.validate_rows([{"domain": "math", "answer": None}])
     with pytest.raises(ValueError, match="needs the columns answer"):
         math_verifier.check_columns(["prompt", "domain"])

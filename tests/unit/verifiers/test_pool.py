@@ -1,4 +1,5 @@
-"""The pool survives whatever a sample does (demand.md 1d, R1, R2), keeps order, and leaves no process behind."""
+"""The pool survives whatever a sample does (demand.md 1d, R1, R2), keeps order, and leaves no process
+behind."""
 
 import os
 import signal
