@@ -1,26 +1,15 @@
 """MGSConfig: TRL's GRPOConfig and the fields of multi-domain training."""
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from trl import GRPOConfig
 
 from mgs_trl.domains.schedule import check_mixture
+from mgs_trl.surgery.choices import check_choice, check_top_modules
 from mgs_trl.surgery.methods import BALANCES, method_names
 from mgs_trl.surgery.modules import GRANULARITIES, KINDS
 
 DTYPES = ("float32", "bfloat16", "float64")
-
-
-def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
-    """Raises ValueError, with the nearest allowed value, unless `value` is one of `allowed`."""
-    allowed = list(allowed)
-    if value not in allowed:
-        near = difflib.get_close_matches(str(value), allowed, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} is {value!r}, but it must be one of {allowed}.{hint}")
 
 
 @dataclass
@@ -32,10 +21,12 @@ class MGSConfig(GRPOConfig):
     """
 
     domain_column: str = field(
-        default="domain", metadata={"help": "Dataset column that names each row's domain. Without it, plain GRPO."}
+        default="domain",
+        metadata={"help": "Dataset column that names each row's domain. Without it, plain GRPO."},
     )
     mixture: dict[str, float] | None = field(
-        default=None, metadata={"help": "Relative share of each domain in every window. Default: equal shares."}
+        default=None,
+        metadata={"help": "Relative share of each domain in every window. Default: equal shares."},
     )
     surgery: str = field(
         default="pcgrad",
@@ -45,7 +36,8 @@ class MGSConfig(GRPOConfig):
         },
     )
     granularity: str = field(
-        default="block", metadata={"help": "Where conflicts are resolved: 'global', 'layer', 'block' or 'tensor'."}
+        default="block",
+        metadata={"help": "Where conflicts are resolved: 'global', 'layer', 'block' or 'tensor'."},
     )
     balance: str = field(
         default="none",
@@ -55,10 +47,12 @@ class MGSConfig(GRPOConfig):
         },
     )
     gramian_ema: float = field(
-        default=0.0, metadata={"help": "Smoothing of the Gramian from which all weights are taken, in [0, 1)."}
+        default=0.0,
+        metadata={"help": "Smoothing of the Gramian from which all weights are taken, in [0, 1)."},
     )
     surgery_exclude: list[str] = field(
-        default_factory=list, metadata={"help": "Kinds of module left out of surgery; they get the plain sum."}
+        default_factory=list,
+        metadata={"help": "Kinds of module left out of surgery; they get the plain sum."},
     )
     surgery_top_modules: float | int | None = field(
         default=None,
@@ -68,7 +62,8 @@ class MGSConfig(GRPOConfig):
         default=None, metadata={"help": "Seed of the projection order. Default: the training seed."}
     )
     surgery_dtype: str = field(
-        default="float32", metadata={"help": "dtype in which domain gradients are kept until the window ends."}
+        default="float32",
+        metadata={"help": "dtype in which domain gradients are kept until the window ends."},
     )
     surgery_offload: bool = field(
         default=False, metadata={"help": "Keep the domain gradients in host memory instead of on the device."}
@@ -98,12 +93,7 @@ class MGSConfig(GRPOConfig):
             check_choice("surgery_exclude", kind, KINDS)
         if not 0.0 <= self.gramian_ema < 1.0:
             raise ValueError(f"gramian_ema is {self.gramian_ema!r}, but it must be at least 0 and below 1.")
-        top = self.surgery_top_modules
-        if top is not None and (isinstance(top, bool) or top <= 0 or (isinstance(top, float) and top > 1)):
-            raise ValueError(
-                f"surgery_top_modules is {top!r}, but it must be a number of modules (an int of at least 1) or a "
-                "share of them (a float above 0 and at most 1)."
-            )
+        check_top_modules("surgery_top_modules", self.surgery_top_modules)
         if self.conflict_log_steps is not None and self.conflict_log_steps < 0:
             raise ValueError(f"conflict_log_steps is {self.conflict_log_steps!r}, but it must be 0 or more.")
         if self.mixture is not None:

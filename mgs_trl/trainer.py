@@ -49,7 +49,12 @@ class MGSTrainer(GRPOTrainer):
     }
 
     def __init__(
-        self, model: Any, reward_funcs: Any = None, args: MGSConfig | None = None, train_dataset: Any = None, **kwargs: Any
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: MGSConfig | None = None,
+        train_dataset: Any = None,
+        **kwargs: Any,
     ):
         if args is None:
             name = model if isinstance(model, str) else model.config._name_or_path
@@ -197,13 +202,21 @@ class MGSTrainer(GRPOTrainer):
             return
         modules = partition_model(unwrapped, args.granularity)
         rule = SurgeryRule(
-            args.surgery, args.balance, tuple(args.surgery_exclude), args.surgery_top_modules, args.surgery_seed
+            args.surgery,
+            args.balance,
+            tuple(args.surgery_exclude),
+            args.surgery_top_modules,
+            args.surgery_seed,
         )
         self._surgeon = Surgeon(self.mix.domains, modules, rule, args.gramian_ema)
         if self._loaded_state is not None:
             self._surgeon.smoother.load_state_dict(self._loaded_state["smoother"])
         self._collector = DomainGradients(
-            self._engine, modules, len(self.mix.domains), getattr(torch, args.surgery_dtype), args.surgery_offload
+            self._engine,
+            modules,
+            len(self.mix.domains),
+            getattr(torch, args.surgery_dtype),
+            args.surgery_offload,
         )
         self._engine.before_step = self._operate
 
@@ -326,9 +339,7 @@ class _TokenMetrics(TrainerCallback):
     def __init__(self, trainer: MGSTrainer):
         self._trainer = trainer
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if control.should_log:
             self._trainer._reduce_token_sums()
 

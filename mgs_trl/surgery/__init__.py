@@ -71,8 +71,7 @@ def resolve_conflicts(
     """
     if not gradients:
         raise ValueError("gradients is empty, but resolve_conflicts needs the gradients of at least one domain.")
-    if method not in method_names():
-        raise ValueError(f"method is {method!r}, but it must be one of {method_names()}.")
+    rule = SurgeryRule(method, balance, tuple(exclude), top_modules, seed)
     domains = sorted(gradients)
     present = {n: g for d in domains for n, g in gradients[d].items() if g is not None}
     names = [name for name in dict.fromkeys(n for d in domains for n in gradients[d]) if name in present]
@@ -84,7 +83,6 @@ def resolve_conflicts(
             part = torch.zeros(len(domains), len(domains), dtype=torch.float64, device=present[name].device)
             add_gramian(part, rows[name])
             out += part.cpu()
-    rule = SurgeryRule(method, balance, tuple(exclude), top_modules, seed)
     report = Surgeon(domains, modules, rule).decide(gramian, step)
     combined = {}
     for weights, module in zip(report.weights.tolist(), modules, strict=True):

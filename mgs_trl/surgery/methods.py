@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mgs_trl.surgery.choices import check_choice, check_top_modules
+from mgs_trl.surgery.modules import KINDS
 from mgs_trl.surgery.pcgrad import pcgrad_weights, projection_order, step_generator
 
 BALANCES = ("none", "domain", "module")
@@ -37,6 +39,9 @@ class SurgeryRule:
         exclude: kinds whose modules get the plain sum.
         top_modules: surgery only on the modules of largest gradient norm: how many (int), or which share (float).
         seed: of the projection order.
+
+    Raises:
+        ValueError: a field that is none of the values it may have.
     """
 
     method: str = "pcgrad"
@@ -44,6 +49,13 @@ class SurgeryRule:
     exclude: Sequence[str] = field(default_factory=tuple)
     top_modules: float | int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("method", self.method, method_names())
+        check_choice("balance", self.balance, BALANCES)
+        for kind in self.exclude:
+            check_choice("exclude", kind, KINDS)
+        check_top_modules("top_modules", self.top_modules)
 
     def weights(self, gramian: Tensor, kinds: Sequence[str], step: int) -> Tensor:
         """Weights of the domain gradients in each module.

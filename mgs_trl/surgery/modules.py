@@ -10,7 +10,14 @@ GRANULARITIES = ("global", "layer", "block", "tensor")
 KINDS = ("attention", "mlp", "norm", "embedding", "head", "router", "expert", "other")
 
 # Wrappers that add a component to parameter names without being part of the model.
-_WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer", "modules_to_save"}
+_WRAPPERS = {
+    "module",
+    "_orig_mod",
+    "_fsdp_wrapped_module",
+    "_checkpoint_wrapped_module",
+    "base_layer",
+    "modules_to_save",
+}
 # What PEFT puts between the adapted module and the adapter's tensor: `q_proj.lora_A.default.weight`.
 _ADAPTER = re.compile(r"lora_|ia3_|oft_|vera_|hada_|lokr_|boft_|adapter|prompt_encoder")
 
@@ -45,13 +52,11 @@ class Module:
 
 
 def _kind_of_component(component: str, class_name: str | None) -> str | None:
-    for kind, pattern in _CLASS_PATTERNS if class_name else ():
-        if pattern.search(class_name or ""):
-            return kind
-    for kind, pattern in _NAME_PATTERNS:
-        if pattern.search(component.lower()):
-            return kind
-    return None
+    by_name = next((kind for kind, pattern in _NAME_PATTERNS if pattern.search(component.lower())), None)
+    if by_name in ("router", "expert"):
+        return by_name  # a shared expert's class is often the dense MLP's
+    by_class = next((kind for kind, pattern in _CLASS_PATTERNS if class_name and pattern.search(class_name)), None)
+    return by_class or by_name
 
 
 def _path(name: str) -> list[str]:

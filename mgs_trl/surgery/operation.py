@@ -24,9 +24,7 @@ class Surgeon:
         smoothing: beta of the Gramian's exponential smoothing.
     """
 
-    def __init__(
-        self, domains: Sequence[str], modules: Sequence[Module], rule: SurgeryRule, smoothing: float = 0.0
-    ):
+    def __init__(self, domains: Sequence[str], modules: Sequence[Module], rule: SurgeryRule, smoothing: float = 0.0):
         self.domains = tuple(domains)
         self.modules = tuple(module.name for module in modules)
         self.kinds = tuple(module.kind for module in modules)

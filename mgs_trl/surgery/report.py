@@ -84,7 +84,9 @@ class ConflictReport:
         squares = self.gramian.diagonal(dim1=1, dim2=2)
         total = squares.sum(0)
         return torch.where(
-            total > 0, (self.weights * squares).sum(0) / torch.where(total > 0, total, 1.0), self.weights.mean(0)
+            total > 0,
+            (self.weights * squares).sum(0) / torch.where(total > 0, total, 1.0),
+            self.weights.mean(0),
         )
 
     def metrics(self) -> dict[str, float]:

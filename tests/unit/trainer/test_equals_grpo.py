@@ -72,7 +72,12 @@ def test_purity_other_rows_leave_a_domain_gradient_unchanged(ours):
     """Invariant 2: other tokens in the other domains' rows, as many of them, change nothing, bit for bit."""
     data = prompts(10)
     others = {p: "other" for p, d in zip(data["prompt"], data["domain"], strict=True) if d != "math"}
-    settings = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 8, "beta": 0.05, "entropy_coef": 0.1}
+    settings = {
+        "per_device_train_batch_size": 3,
+        "gradient_accumulation_steps": 8,
+        "beta": 0.05,
+        "entropy_coef": 0.1,
+    }
     before = ours(surgery="observe", **settings).domain_gradients[0]
     after = ours(surgery="observe", rollouts=ScriptedRollouts(prefix=others), **settings).domain_gradients[0]
     math, chat = DOMAINS.index("math"), DOMAINS.index("chat")

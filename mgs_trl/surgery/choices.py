@@ -1,0 +1,26 @@
+"""Checks of options, with messages that name the option, its value and what is allowed."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+
+def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
+    """Raises ValueError, with the nearest allowed value, unless `value` is one of `allowed`."""
+    allowed = list(allowed)
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} is {value!r}, but it must be one of {allowed}.{hint}")
+
+
+def check_top_modules(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is None, an int of at least 1, or a float in (0, 1]."""
+    if value is None:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not value > 0 or (isinstance(value, float) and value > 1):
+        raise ValueError(
+            f"{name} is {value!r}, but it must be a number of modules (an int of at least 1) or a share of them (a "
+            "float above 0 and at most 1)."
+        )

@@ -1,0 +1,188 @@
+"""Balance, exclusion, top modules, other rules, smoothing, order and report, each against its definition."""
+
+import numpy as np
+import pytest
+import torch
+
+from mgs_trl.surgery import (
+    Surgeon,
+    SurgeryRule,
+    partition,
+    projection_order,
+    resolve_conflicts,
+    step_generator,
+)
+from tests.support.reference import pcgrad, relative_error
+from tests.unit.surgery.test_exactness import SHAPES, draw
+
+
+def flat(gradients, names=tuple(SHAPES)):
+    return np.concatenate([np.asarray(gradients[n], np.float64).ravel() for n in names])
+
+
+@pytest.mark.parametrize("kind", ["random", "mixed scales"])
+def test_domain_balance_gives_equal_norms_and_keeps_the_size(kind):
+    gradients = draw(torch.Generator().manual_seed(0), 3, kind)
+    combined, _ = resolve_conflicts(gradients, method="none", balance="domain")
+    units = [flat(g) / np.linalg.norm(flat(g)) for g in gradients.values()]
+    plain = np.linalg.norm(sum(flat(g) for g in gradients.values()))
+    expected = sum(units)
+    expected *= min(plain / np.linalg.norm(expected), max(np.linalg.norm(flat(g)) for g in gradients.values()))
+    if kind == "random":
+        assert abs(np.linalg.norm(flat(combined)) / plain - 1) < 1e-6
+    assert relative_error(flat(combined) / np.linalg.norm(flat(combined)), expected / np.linalg.norm(expected)) < 1e-6
+
+
+def test_module_balance_gives_equal_norms_in_each_module():
+    gradients = draw(torch.Generator().manual_seed(1), 2, "random")
+    combined, _ = resolve_conflicts(gradients, "block", method="none", balance="module")
+    for module in partition(list(SHAPES), "block"):
+        a, b = (flat(gradients[d], module.parameters) for d in "ab")
+        unit = a / np.linalg.norm(a) + b / np.linalg.norm(b)
+        scale = min(np.linalg.norm(a + b) / np.linalg.norm(unit), max(np.linalg.norm(a), np.linalg.norm(b)))
+        assert relative_error(flat(combined, module.parameters), unit * scale) < 1e-6
+
+
+def test_balance_comes_before_surgery():
+    gradients = draw(torch.Generator().manual_seed(2), 2, "random")
+    gradients["b"] = {n: 5 * g - 3 * gradients["a"][n] for n, g in gradients["b"].items()}
+    combined, _ = resolve_conflicts(gradients, "global", balance="domain")
+    a, b = flat(gradients["a"]), flat(gradients["b"])
+    unit = a / np.linalg.norm(a) + b / np.linalg.norm(b)
+    scale = min(np.linalg.norm(a + b) / np.linalg.norm(unit), np.linalg.norm(b))
+    balanced = [scale * a / np.linalg.norm(a), scale * b / np.linalg.norm(b)]
+    assert relative_error(flat(combined), pcgrad(balanced, [[1], [0]])) < 1e-6
+
+
+def test_balance_of_nearly_opposite_domains_does_not_blow_up():
+    """F9."""
+    g = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    h = -g + 1e-6 * torch.randn(100, generator=torch.Generator().manual_seed(1))
+    combined, _ = resolve_conflicts({"a": {"w": 10 * g}, "b": {"w": h}}, method="none", balance="domain")
+    assert combined["w"].norm() <= 10 * g.norm()
+    zero, _ = resolve_conflicts({"a": {"w": g}, "b": {"w": torch.zeros(100)}}, balance="domain")
+    assert relative_error(zero["w"], g) < 1e-6
+
+
+def test_excluded_kinds_get_the_plain_sum():
+    gradients = draw(torch.Generator().manual_seed(3), 3, "mixed scales")
+    combined, report = resolve_conflicts(gradients, "block", exclude=["norm", "mlp"], seed=1)
+    full, _ = resolve_conflicts(gradients, "block", seed=1)
+    touched = 0
+    for module, kind in zip(partition(list(SHAPES), "block"), report.kinds, strict=True):
+        for name in module.parameters:
+            if kind in ("norm", "mlp"):
+                assert torch.equal(combined[name], sum(gradients[d][name] for d in "abc"))
+            else:
+                assert torch.equal(combined[name], full[name])
+                touched += int(not torch.equal(full[name], sum(gradients[d][name] for d in "abc")))
+    assert touched > 0
+
+
+@pytest.mark.parametrize("top, count", [(3, 3), (0.5, 4), (1.0, 7), (100, 7)])
+def test_top_modules_are_those_of_largest_norm(top, count):
+    gradients = draw(torch.Generator().manual_seed(4), 2, "random")
+    gradients["b"] = {n: g - 2 * gradients["a"][n] for n, g in gradients["b"].items()}  # conflict everywhere
+    _, report = resolve_conflicts(gradients, "block", top_modules=top)
+    operated = {
+        m for m, w in zip(report.modules, report.weights, strict=True) if not torch.equal(w, torch.ones(2).double())
+    }
+    norms = {
+        module.name: sum(np.linalg.norm(flat(gradients[d], module.parameters)) ** 2 for d in "ab")
+        for module in partition(list(SHAPES), "block")
+    }
+    assert operated == set(sorted(norms, key=norms.get, reverse=True)[:count])
+
+
+def test_observe_and_none_change_nothing():
+    gradients = draw(torch.Generator().manual_seed(5), 3, "opposite")
+    for method in ("observe", "none"):
+        combined, report = resolve_conflicts(gradients, method=method)
+        assert report.conflicts().any()
+        assert report.removed_overall() == 0
+        for name in SHAPES:
+            assert torch.equal(combined[name], gradients["a"][name] + gradients["b"][name] + gradients["c"][name])
+
+
+@pytest.mark.parametrize("method", ["upgrad", "mgda", "cagrad", "dualproj", "imtl_g", "aligned_mtl"])
+def test_torchjd_rules_are_torchjds_times_the_number_of_domains(method):
+    import torchjd.aggregation as aggregation
+
+    aggregators = {"upgrad": aggregation.UPGrad(), "mgda": aggregation.MGDA(), "cagrad": aggregation.CAGrad(c=0.5),
+                   "dualproj": aggregation.DualProj(), "imtl_g": aggregation.IMTLG(), "aligned_mtl": aggregation.AlignedMTL()}  # fmt: skip
+    gradients = draw(torch.Generator().manual_seed(6), 3, "random")
+    combined, _ = resolve_conflicts(gradients, "global", method=method)
+    rows = torch.stack([torch.from_numpy(flat(gradients[d])) for d in "abc"])
+    assert relative_error(flat(combined), 3 * aggregators[method](rows)) < 1e-5
+
+
+def test_order_is_fixed_by_seed_and_step_and_differs_between_them():
+    """Invariant 5 (F3): whatever the global generators do."""
+    torch.manual_seed(1)
+    first = projection_order(20, 4, step_generator(3, 8))
+    torch.manual_seed(2)
+    torch.rand(5)
+    assert torch.equal(first, projection_order(20, 4, step_generator(3, 8)))
+    assert not torch.equal(first, projection_order(20, 4, step_generator(3, 9)))
+    assert not torch.equal(first, projection_order(20, 4, step_generator(4, 8)))
+    for i in range(4):
+        assert (first[:, i].sort(dim=-1).values == torch.tensor([j for j in range(4) if j != i])).all()
+
+
+def test_orders_are_uniform():
+    order = projection_order(6000, 4, step_generator(0, 0))[:, 0]
+    counts = np.unique(order.numpy() @ [100, 10, 1], return_counts=True)[1]
+    assert len(counts) == 6
+    assert (np.abs(counts - 1000) < 5 * np.sqrt(1000)).all()
+
+
+def test_domain_order_is_by_name_not_by_arrival():
+    gradients = draw(torch.Generator().manual_seed(7), 3, "mixed scales")
+    backwards = {d: gradients[d] for d in "cba"}
+    one, report = resolve_conflicts(gradients, "block", seed=2)
+    two, other = resolve_conflicts(backwards, "block", seed=2)
+    assert report.domains == other.domains == ("a", "b", "c")
+    assert all(torch.equal(one[n], two[n]) for n in SHAPES)
+
+
+def test_smoothing_is_the_bias_corrected_exponential_mean_and_survives_a_checkpoint():
+    modules = partition(list(SHAPES), "block")
+    surgeon = Surgeon("ab", modules, SurgeryRule(), smoothing=0.9)
+    restored = Surgeon("ab", modules, SurgeryRule(), smoothing=0.9)
+    generator = torch.Generator().manual_seed(0)
+    history = []
+    for step in range(5):
+        rows = torch.randn(len(modules), 2, 6, generator=generator, dtype=torch.float64)
+        history.append(rows @ rows.mT)
+        if step == 3:
+            restored.smoother.load_state_dict(surgeon.smoother.state_dict())
+        weights = [0.9 ** (step - k) for k in range(step + 1)]
+        mean = sum(w * g for w, g in zip(weights, history, strict=True)) / sum(weights)
+        report = surgeon.decide(history[-1], step)
+        expected = SurgeryRule().weights(mean, surgeon.kinds, step)
+        assert torch.allclose(report.weights, expected, rtol=1e-12, atol=1e-12)
+        assert torch.equal(report.gramian, history[-1])
+        if step >= 3:
+            assert torch.equal(report.weights, restored.decide(history[-1], step).weights)
+
+
+def test_report_against_vectors():
+    gradients = draw(torch.Generator().manual_seed(8), 3, "mixed scales")
+    combined, report = resolve_conflicts(gradients, "block", seed=3)
+    rows = [flat(gradients[d]) for d in "abc"]
+    total = np.array([[a @ b for b in rows] for a in rows])
+    assert np.allclose(report.total, total, rtol=1e-9)
+    metrics = report.metrics()
+    assert metrics["conflict/a~b/cosine"] == pytest.approx(total[0, 1] / np.sqrt(total[0, 0] * total[1, 1]))
+    assert metrics["domain/c/grad_norm"] == pytest.approx(np.linalg.norm(rows[2]))
+    plain = sum(rows)
+    removed = np.linalg.norm(plain - flat(combined)) / np.linalg.norm(plain)
+    assert metrics["surgery/removed"] == pytest.approx(removed, rel=1e-4)
+    shares = []
+    for m, module in enumerate(partition(list(SHAPES), "block")):
+        a, b = flat(gradients["a"], module.parameters), flat(gradients["b"], module.parameters)
+        shares.append(a @ b < 0)
+        assert float(report.cosines()[m, 0, 1]) == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    assert metrics["conflict/a~b/share"] == pytest.approx(np.mean(shares))
+    by_kind = report.by_kind()
+    assert np.allclose(sum(g.numpy() for g in by_kind.values()), total)
