@@ -3,6 +3,7 @@ template."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -72,10 +73,6 @@ class RewardModelVerifier(ScaledVerifier):
             return
         model, tokenizer = self._loaded_model(), self._loaded_tokenizer()
         check_reward_model(model, tokenizer, self.__name__)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        # The classifier finds the last token, which it scores, by the padding id.
-        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         self.model, self.tokenizer = model.eval(), tokenizer
 
     def preflight(self) -> None:
@@ -134,7 +131,7 @@ class RewardModelVerifier(ScaledVerifier):
         if limit is not None and len(tokens) > limit:
             batch.counts["truncated"] += 1
             tokens = tokens[-limit:]
-        return tokens or [self.tokenizer.pad_token_id]
+        return tokens or [self.tokenizer.eos_token_id or 0]
 
     def _model_limit(self) -> int | None:
         return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
@@ -145,12 +142,13 @@ class RewardModelVerifier(ScaledVerifier):
 
         try:
             width, device = max(map(len, rows)), next(self.model.parameters()).device
-            ids = torch.full((len(rows), width), self.tokenizer.pad_token_id, device=device)
+            padding = padding_id(self.model.config.get_text_config().pad_token_id, rows)
+            ids = torch.full((len(rows), width), padding, device=device)
             mask = torch.zeros((len(rows), width), dtype=torch.long, device=device)
             for row, tokens in enumerate(rows):
                 ids[row, : len(tokens)] = torch.tensor(tokens, device=device)
                 mask[row, : len(tokens)] = 1
-            with torch.inference_mode():
+            with torch.inference_mode(), padded_with(self.model, padding):
                 return self.model(input_ids=ids, attention_mask=mask).logits[:, 0].float().tolist()
         except torch.OutOfMemoryError:
             if len(rows) == 1:
@@ -181,6 +179,30 @@ def render(tokenizer: Any, messages: list[Message], prompt: Any) -> tuple[str, b
         return tokenizer.apply_chat_template(messages, tokenize=False), False
     separator = "" if isinstance(prompt, str) else "\n\n"
     return prompt_text(prompt) + separator + messages[-1]["content"], True
+
+
+def padding_id(own: int | None, rows: Sequence[Sequence[int]]) -> int:
+    """The id to pad with, so that a batch scores as each row would alone.
+
+    The classifier scores the last token that is not its padding id. A model without one scores the last
+    token there is, so the padding must not be an id that ends a row (the end of text, say, which a chat
+    template leaves last).
+    """
+    if own is not None:
+        return own
+    ends = {row[-1] for row in rows}
+    return next(one for one in range(len(ends) + 1) if one not in ends)
+
+
+@contextlib.contextmanager
+def padded_with(model: Any, padding: int) -> Iterator[None]:
+    """The model's padding id for one forward pass."""
+    config = model.config.get_text_config()
+    before, config.pad_token_id = config.pad_token_id, padding
+    try:
+        yield
+    finally:
+        config.pad_token_id = before
 
 
 def by_length(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
