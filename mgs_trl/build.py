@@ -30,9 +30,7 @@ class Data:
     heldout: list[DomainRows]
 
 
-def build_trainer(
-    recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), **changes: Any
-) -> "MGSTrainer":
+def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), **changes: Any) -> "MGSTrainer":
     """The trainer of a recipe.
 
     Args:
@@ -79,9 +77,7 @@ def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
     Raises:
         ValueError: a domain would get none, or the batch is not of whole prompt groups.
     """
-    return quotas(
-        {name: domain.share for name, domain in recipe.domains.items()}, config.prompts_per_window()
-    )
+    return quotas({name: domain.share for name, domain in recipe.domains.items()}, config.prompts_per_window())
 
 
 def build_verifiers(recipe: Recipe) -> dict[str, Weighted]:
@@ -149,7 +145,7 @@ def load_rows(name: str, spec: DatasetSpec, verifiers: Weighted) -> DomainRows:
 
 
 def apply_template(recipe: Recipe, tokenizer: Any) -> PromptForm:
-    """How prompts are written in this run; sets the tokenizer's chat template where all domains share one of ours.
+    """How prompts are written; sets the tokenizer's chat template where all domains share one of ours.
 
     Raises:
         ValueError: an unknown template, or one that the tokenizer cannot serve.
@@ -178,6 +174,4 @@ def write_all(recipe: Recipe, parts: Sequence[DomainRows], form: PromptForm, tok
                 f"prompt longer than {limit} tokens",
             )
         if not part.rows:
-            raise ValueError(
-                f"domain {part.domain!r} has no prompt of at most max_prompt_length = {limit} tokens."
-            )
+            raise ValueError(f"domain {part.domain!r} has no prompt of at most max_prompt_length = {limit} tokens.")

@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mgs_trl.recipe import Recipe
 
@@ -115,29 +116,28 @@ def _check_data(plan: Plan, tokenizer: Any) -> None:
 def print_plan(plan: Plan, console: Console) -> None:
     """The plan as tables."""
     recipe, config = plan.recipe, plan.config
-    table = Table(
-        "domain",
-        "prompts per step",
-        "rows (schema)",
-        "held-out rows",
-        "template",
-        "verifier",
-        "sampling",
-        title="Domains",
-    )
+    table = Table("", title="Domains")
+    cells = []
     for name, domain in recipe.domains.items():
-        heldout = "none" if domain.eval_dataset is None else plan.heldout.get(name, "not reachable")
-        verifiers = [f"{getattr(f, '__name__', f)} x {weight:g}" for f, weight in plan.verifiers[name]]
-        sampling = [f"{key} {value}" for key, value in plan.sampling[name].items() if value not in (None, [])]
-        table.add_row(
-            name,
-            str(plan.quotas[name]),
-            plan.rows.get(name, "not reachable"),
-            heldout,
-            domain.template,
-            "\n".join(verifiers),
-            "\n".join(sampling),
+        table.add_column(name, overflow="fold")
+        cells.append(
+            {
+                "dataset": domain.dataset.path,
+                "rows": plan.rows.get(name, "not reachable"),
+                "held-out rows": plan.heldout.get(name, "not reachable") if domain.eval_dataset else "none",
+                "prompts per step": str(plan.quotas[name]),
+                "template": domain.template,
+                "verifiers": "\n".join(
+                    f"{getattr(function, '__name__', function)}" + (f" x {weight:g}" if weight != 1 else "")
+                    for function, weight in plan.verifiers[name]
+                ),
+                "sampling": "\n".join(
+                    f"{key}: {value}" for key, value in plan.sampling[name].items() if value not in (None, [])
+                ),
+            }
         )
+    for label in cells[0]:
+        table.add_row(label, *(Text(cell[label]) for cell in cells), end_section=True)
     console.print(table)
     windows = (config.steps_per_generation or 1) // config.gradient_accumulation_steps
     length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs:g} epochs"
@@ -145,8 +145,8 @@ def print_plan(plan: Plan, console: Console) -> None:
         "model": recipe.model.name_or_path,
         "strategy": f"{recipe.strategy} (surgery {config.surgery}, granularity {config.granularity}, "
         f"balance {config.balance})",
-        "step": f"{sum(plan.quotas.values())} prompts x {config.num_generations} completions over {plan.ranks} "
-        f"rank(s), {windows} step(s) per generation batch",
+        "step": f"{sum(plan.quotas.values())} prompts x {config.num_generations} completions "
+        f"over {plan.ranks} rank(s), {windows} step(s) per generation batch",
         "length": length,
         "rollouts": "vllm" if config.use_vllm else "transformers",
         "output": str(config.output_dir),
@@ -161,12 +161,12 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 
 def _is_local(name: str) -> bool:
-    """Whether a model name is a path: hub ids have at most one slash and do not start with a dot, slash or tilde."""
+    """Whether a model name is a path: hub ids have at most one slash and start with a letter or digit."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
 
 
 def _hub_answers(timeout: float = 3.0) -> bool:
-    """A quick look, because the hub's client retries for half a minute; behind a proxy it is left to the client."""
+    """A quick look, as the hub's client retries for half a minute; behind a proxy it is left to the client."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):

@@ -28,9 +28,7 @@ class StopOnSignal(TrainerCallback):
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._handle)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         number = self._agreed(args.device)
         if number:
             self.received = number
@@ -54,7 +52,7 @@ class StopOnSignal(TrainerCallback):
         self._previous = {}
 
     def _agreed(self, device: torch.device) -> int:
-        """The signal that any rank got: ranks hear of it at different times, but must stop after the same step."""
+        """The signal that any rank got: they hear of it at different times, but must stop after the same step."""
         own = self.received or 0
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return own

@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
@@ -185,13 +186,19 @@ def recipe_yaml(recipe: Recipe) -> str:
 
 
 def _compose(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Hydra's composition of the file, its defaults list and the overrides, interpolations resolved."""
-    arguments = [_override(text, path.parent) for text in overrides]
+    """Hydra's composition of the file and its defaults list, with the overrides, interpolations resolved."""
+    parsed = [_parse_override(text) for text in overrides]
+    groups = [str(o.input_line) for o in parsed if (path.parent / o.key_or_group).is_dir()]
     search = f"hydra.searchpath=['file://{recipes_directory()}']"  # lets any recipe build on a shipped one
     try:
         with initialize_config_dir(str(path.parent), job_name="mgs_trl", version_base="1.3"):
-            config = compose(path.stem, overrides=[*arguments, search])
-        content = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+            config = compose(path.stem, overrides=[*groups, search])
+        content = OmegaConf.to_container(config)
+        assert isinstance(content, dict)
+        for override in parsed:
+            if str(override.input_line) not in groups:
+                _apply(content, override)
+        resolved = OmegaConf.to_container(OmegaConf.create(content), resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ValueError(f"recipe {path.name} leaves {error.full_key} open (???); give it a value.") from None
     except (HydraException, OmegaConfBaseException) as error:
@@ -200,24 +207,39 @@ def _compose(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
         if type(error).__module__.split(".")[0] != "yaml":
             raise
         raise ValueError(f"recipe {path.name} is not valid YAML: {' '.join(str(error).split())}.") from None
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items()}
 
 
-def _override(text: str, directory: Path) -> str:
-    """`key=value` may set a key that the YAML leaves at its default, so that every schema field can be overridden.
-
-    Hydra asks for `+` there; the schema check that follows catches what is misspelt, with a suggestion.
-    """
+def _parse_override(text: str) -> Override:
     try:
-        parsed = OverridesParser.create().parse_override(text)
+        override = OverridesParser.create().parse_override(text)
     except HydraException as error:
-        raise ValueError(
-            f"override {text!r} is not key=value in hydra's grammar: {_first_line(error)}"
-        ) from None
-    is_group = (directory / parsed.key_or_group).is_dir()
-    plain = not (parsed.is_add() or parsed.is_force_add() or parsed.is_delete() or is_group)
-    return f"++{text}" if plain else text
+        raise ValueError(f"override {text!r} is not key=value in hydra's grammar: {_first_line(error)}") from None
+    if override.is_sweep_override():
+        raise ValueError(f"override {text!r} is a sweep; a run needs one value.")
+    return override
+
+
+def _apply(content: dict[str, Any], override: Override) -> None:
+    """Set or delete one key. Hydra itself would ask for `+` before each key that the YAML leaves at its default, and
+    could not reach into a model or dataset given as a string; the schema check that follows finds misspelt keys."""
+    *parents, last = override.key_or_group.split(".")
+    node: Any = content
+    for depth, key in enumerate(parents):
+        inner = node.setdefault(key, {})
+        if isinstance(inner, str) and parents[: depth + 1] == ["model"]:
+            inner = node[key] = {"name_or_path": inner}
+        elif isinstance(inner, str) and key in ("dataset", "eval_dataset"):
+            inner = node[key] = {"path": inner}
+        elif not isinstance(inner, dict):
+            where = ".".join(parents[: depth + 1])
+            raise ValueError(f"override {override.input_line!r} does not fit: {where} is {inner!r}, not a mapping.")
+        node = inner
+    if not override.is_delete():
+        node[last] = override.value()
+    elif node.pop(last, content) is content:
+        raise ValueError(f"override {override.input_line!r} deletes a key that the recipe does not have.")
 
 
 def _first_line(error: Exception) -> str:
@@ -239,18 +261,14 @@ def _expand(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expand_domain(name: Any, spec: Any) -> Any:
     if not isinstance(spec, Mapping):
-        raise ValueError(
-            f"domains.{name} is {spec!r}, but it must be a mapping with at least dataset and verifier."
-        )
+        raise ValueError(f"domains.{name} is {spec!r}, but it must be a mapping with at least dataset and verifier.")
     result = dict(spec)
     for key in ("dataset", "eval_dataset"):
         value = result.get(key)
         if isinstance(value, str):
             result[key] = {"path": value}
         elif value is not None and not isinstance(value, Mapping):
-            raise ValueError(
-                f"domains.{name}.{key} is {value!r}, but it must be a path, a hub id or a mapping."
-            )
+            raise ValueError(f"domains.{name}.{key} is {value!r}, but it must be a path, a hub id or a mapping.")
     if "sampling" in result and result["sampling"] is None:
         del result["sampling"]
     return result
@@ -262,8 +280,7 @@ def _typed(content: Mapping[str, Any]) -> DictConfig:
         merged = OmegaConf.merge(OmegaConf.structured(Recipe), content)
         missing = OmegaConf.missing_keys(merged)
     except ConfigKeyError as error:
-        assert isinstance(error.object_type, type)
-        allowed = [f.name for f in dataclasses.fields(error.object_type)]
+        allowed = [f.name for f in dataclasses.fields(error.object_type or Recipe)]
         raise ValueError(
             f"recipe has the unknown key {error.full_key!r}; allowed here: {', '.join(allowed)}."
             + did_you_mean(error.key, allowed)
@@ -290,23 +307,18 @@ def _check_values(recipe: Recipe) -> None:
                 f"domain {name!r} has a name with other characters than letters, digits, '_', '-' and '.'."
             )
         if not 0 < domain.share < float("inf"):
-            raise ValueError(
-                f"domains.{name}.share is {domain.share!r}, but it must be a number greater than 0."
-            )
+            raise ValueError(f"domains.{name}.share is {domain.share!r}, but it must be a number greater than 0.")
         for key in ("dataset", "eval_dataset"):
             spec = getattr(domain, key)
             if spec is None:
                 continue
             _check_choice(f"domains.{name}.{key}.invalid_rows", spec.invalid_rows, INVALID_ROWS)
             if spec.limit is not None and spec.limit < 1:
-                raise ValueError(
-                    f"domains.{name}.{key}.limit is {spec.limit}, but it must be at least 1 row."
-                )
+                raise ValueError(f"domains.{name}.{key}.limit is {spec.limit}, but it must be at least 1 row.")
 
 
 def _check_choice(where: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise ValueError(
-            f"{where} is {value!r}, but it must be one of {', '.join(allowed)}."
-            + did_you_mean(value, allowed)
+            f"{where} is {value!r}, but it must be one of {', '.join(allowed)}." + did_you_mean(value, allowed)
         )

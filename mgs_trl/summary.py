@@ -13,7 +13,7 @@ _PAIR = re.compile(r"conflict/(?P<pair>.+~.+)/(?P<value>cosine|share)")
 
 @dataclass
 class Pair:
-    """Two domains over the logged steps: cosine of their gradients, and share of modules where it is negative."""
+    """Two domains at the logged steps: cosine of their gradients, share of modules where it is negative."""
 
     cosine: list[float] = field(default_factory=list)
     share: list[float] = field(default_factory=list)
@@ -31,12 +31,12 @@ def heldout_scores(log_history: Iterable[Mapping[str, Any]]) -> dict[str, tuple[
 
 
 def conflicts(log_history: Iterable[Mapping[str, Any]]) -> dict[str, Pair]:
-    """What was logged of each pair of domains."""
+    """What was logged of each pair of domains, steps left out in which one of them had no gradient."""
     pairs: dict[str, Pair] = {}
     for entry in log_history:
         for key, value in entry.items():
             match = _PAIR.fullmatch(key)
-            if match:
+            if match and all(entry.get(f"domain/{name}/grad_norm") != 0 for name in match["pair"].split("~")):
                 pair = pairs.setdefault(match["pair"], Pair())
                 (pair.cosine if match["value"] == "cosine" else pair.share).append(float(value))
     return dict(sorted(pairs.items()))
@@ -63,7 +63,7 @@ def closing_tables(log_history: Sequence[Mapping[str, Any]]) -> list[Table]:
         for name, pair in pairs.items():
             negative = [cosine < 0 for cosine in pair.cosine]
             table.add_row(
-                name.replace("~", " and "),
+                name.replace("~", "\n"),
                 f"{_mean(pair.cosine):+.3f}",
                 _percent(negative),
                 _percent(pair.share),

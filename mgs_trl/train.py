@@ -1,4 +1,4 @@
-"""Train a recipe: `accelerate launch -m mgs_trl.train RECIPE [key=value ...] [--check] [--resume [CHECKPOINT]]`."""
+"""Train a recipe: `accelerate launch -m mgs_trl.train RECIPE [key=value ...] [--check] [--resume [DIR]]`."""
 
 import argparse
 import os
@@ -39,9 +39,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("recipe", help=f"a .yaml file, or one of: {', '.join(shipped_recipes())}")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="hydra overrides of the recipe")
-    parser.add_argument(
-        "--check", action="store_true", help="check the recipe and print the plan; do not train"
-    )
+    parser.add_argument("--check", action="store_true", help="check the recipe and print the plan; do not train")
     parser.add_argument("--ranks", type=int, help="with --check: data-parallel ranks to plan for")
     parser.add_argument(
         "--resume",
@@ -68,15 +66,19 @@ def _check(recipe: Recipe, ranks: int | None) -> int:
 
 
 def _train(recipe: Recipe, arguments: argparse.Namespace) -> int:
+    from transformers.trainer_callback import ProgressCallback
+
     from mgs_trl.build import build_trainer
     from mgs_trl.interrupt import StopOnSignal
+    from mgs_trl.progress import ProgressLine
     from mgs_trl.summary import closing_tables
 
     stop = StopOnSignal()
     heldout = any(domain.eval_dataset for domain in recipe.domains.values())
-    trainer = build_trainer(
-        recipe, [stop], **({"eval_on_start": True} if heldout and not arguments.resume else {})
-    )
+    trainer = build_trainer(recipe, [stop], **({"eval_on_start": True} if heldout and not arguments.resume else {}))
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ProgressLine())
     output = Path(str(trainer.args.output_dir))
     checkpoint = _checkpoint(arguments.resume, output)
     if trainer.is_world_process_zero():
@@ -122,7 +124,7 @@ def _checkpoint(resume: str | None, output: Path) -> str | None:
 
 
 def _is_users(error: BaseException) -> bool:
-    """Whether an error was raised in this package: those are sentences to the user; others need their traceback."""
+    """Whether an error was raised in this package: those speak to the user; others need their traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     return Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
 

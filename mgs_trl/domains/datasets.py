@@ -95,13 +95,9 @@ def load_domain(
             continue
         rows.append(row)
     if not rows:
-        raise ValueError(
-            f"{where}: none of its {len(raw)} rows can be scored; invalid_rows: error names the first."
-        )
+        raise ValueError(f"{where}: none of its {len(raw)} rows can be scored; invalid_rows: error names the first.")
     if invalid:
-        logger.warning(
-            "domain %s: %d of %d rows dropped: not scorable by its verifier", domain, invalid, len(raw)
-        )
+        logger.warning("domain %s: %d of %d rows dropped: not scorable by its verifier", domain, invalid, len(raw))
     return DomainRows(domain, schema.name, rows, {"not scorable by its verifier": invalid} if invalid else {})
 
 
@@ -132,9 +128,8 @@ def combine(parts: Sequence[DomainRows]) -> hf.Dataset:
     Raises:
         ValueError: a column whose values are of different types in different rows or domains.
     """
-    names = ["prompt", "domain"] + sorted(
-        {name for part in parts for name in part.columns} - {"prompt", "domain"}
-    )
+    others = {name for part in parts for name in part.columns} - {"prompt", "domain"}
+    names = ["prompt", "domain", *sorted(others)]
     rows = [row for part in parts for row in part.rows]
     columns = {}
     for name in names:
@@ -172,9 +167,7 @@ def _read_jsonl(path: Path) -> list[Row]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno})."
-            ) from None
+            raise ValueError(f"{path}, line {number}: not valid JSON ({error.msg} at column {error.colno}).") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number}: a row must be a JSON object, not {type(row).__name__}.")
         rows.append(row)
@@ -245,9 +238,7 @@ def _saved(path: Path, split: str) -> hf.Dataset:
         ) from None
     if isinstance(data, hf.DatasetDict):
         if split not in data:
-            raise ValueError(
-                f"dataset {str(path)!r} has no split {split!r}; it has {', '.join(map(str, data))}."
-            )
+            raise ValueError(f"dataset {str(path)!r} has no split {split!r}; it has {', '.join(map(str, data))}.")
         return data[split]
     return data
 
@@ -257,17 +248,11 @@ def _hub(spec: DatasetSpec) -> hf.Dataset:
     try:
         # A single named file has one split, which `datasets` calls train.
         split = "train" if spec.data_files else spec.split
-        data = hf.load_dataset(
-            spec.path, spec.name, split=split, revision=spec.revision, data_files=spec.data_files
-        )
+        data = hf.load_dataset(spec.path, spec.name, split=split, revision=spec.revision, data_files=spec.data_files)
     except DatasetNotFoundError:
-        raise ValueError(
-            f"dataset {spec.path!r} is neither a file ({', '.join(FILES)}) nor on the hub."
-        ) from None
+        raise ValueError(f"dataset {spec.path!r} is neither a file ({', '.join(FILES)}) nor on the hub.") from None
     except ConnectionError as error:
-        raise DataUnreachable(
-            f"dataset {spec.path!r}: the hub is not reachable from here ({error})."
-        ) from None
+        raise DataUnreachable(f"dataset {spec.path!r}: the hub is not reachable from here ({error}).") from None
     except (ValueError, OSError, DatasetsError) as error:
         raise ValueError(f"dataset {spec.path!r} cannot be loaded: {str(error).splitlines()[0]}") from None
     assert isinstance(data, hf.Dataset)

@@ -47,9 +47,7 @@ def prompt_form(templates: Mapping[str, Template], tokenizer: Any) -> PromptForm
         return PromptForm(conversational=bool(tokenizer.chat_template))
     for domain, template in templates.items():
         if template.chat_template is None and not tokenizer.chat_template:
-            raise ValueError(
-                f"domains.{domain}.template is 'default', but the tokenizer has no chat template."
-            )
+            raise ValueError(f"domains.{domain}.template is 'default', but the tokenizer has no chat template.")
     return PromptForm(conversational=False, rendered=True)
 
 
@@ -88,9 +86,7 @@ def prompt_length(prompt: str | Messages, tokenizer: Any) -> int:
     """Tokens of a prompt as the trainer tokenizes it."""
     if isinstance(prompt, str):
         return len(tokenizer(prompt)["input_ids"])
-    tokens = tokenizer.apply_chat_template(
-        prompt, add_generation_prompt=True, tokenize=True, return_dict=True
-    )
+    tokens = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
     return len(tokens["input_ids"])
 
 
@@ -112,7 +108,5 @@ def _render(messages: Messages, template: Template, tokenizer: Any) -> str:
         tokenize=False,
     )
     # The trainer tokenizes texts with special tokens, so a leading BOS would come twice.
-    adds_bos = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [
-        tokenizer.bos_token_id
-    ]
+    adds_bos = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
     return text.removeprefix(tokenizer.bos_token) if adds_bos else text

@@ -57,7 +57,7 @@ def _rlvr_ifeval(row: Mapping[str, Any]) -> Row:
 
 
 def _nemotron_if(row: Mapping[str, Any]) -> Row:
-    """nvidia/Llama-Nemotron-Post-Training-Dataset, RL/instruction_following: `input`, and the instructions in `args`."""
+    """nvidia/Llama-Nemotron-Post-Training-Dataset, RL/instruction_following: `input`, the instructions in `args`."""
     args = _mapping(row.get("args"))
     names = args.get("instruction_id_list")
     return {"prompt": _user(row.get("input")), **_instructions(names, args.get("instruction_kwargs"))}
@@ -72,7 +72,7 @@ def _ifeval(row: Mapping[str, Any]) -> Row:
 
 
 def _preference(row: Mapping[str, Any]) -> Row:
-    """Preference data (allenai/tulu-3-wildchat-if-on-policy-8b, from which RLMT's wildchat-if is drawn): prompts only."""
+    """Preference data (allenai/tulu-3-wildchat-if-on-policy-8b, from which wildchat-if is drawn): prompts only."""
     return {"prompt": _user(row.get("prompt") or _before_answer(row.get("chosen")))}
 
 
@@ -105,9 +105,7 @@ SCHEMAS = {
         Schema("nemotron_if", (frozenset({"input", "args"}),), _nemotron_if),
         Schema("rlvr_ifeval", (frozenset({"messages", "ground_truth"}),), _rlvr_ifeval),
         Schema("ifeval", (frozenset({"prompt", "instruction_id_list", "kwargs"}),), _ifeval),
-        Schema(
-            "preference", (frozenset({"prompt", "chosen"}), frozenset({"chosen", "rejected"})), _preference
-        ),
+        Schema("preference", (frozenset({"prompt", "chosen"}), frozenset({"chosen", "rejected"})), _preference),
         Schema("wildchat_if", (frozenset({"messages"}),), _wildchat_if),
         Schema("plain", (frozenset({"prompt"}),), _plain),
     )
@@ -176,29 +174,16 @@ def _user(prompt: Any) -> str | list[dict[str, str]]:
     if isinstance(prompt, list):
         messages = [_mapping(message) for message in _before_answer(prompt)]
         result = [{"role": str(m.get("role")), "content": m.get("content")} for m in messages]
-        if (
-            result
-            and all(isinstance(m["content"], str) for m in result)
-            and any(m["role"] == "user" for m in result)
-        ):
+        if result and all(isinstance(m["content"], str) for m in result) and any(m["role"] == "user" for m in result):
             return result
-    raise ValueError(
-        f"the prompt is {str(prompt)[:80]!r}, but it must be a text or a conversation with a user turn"
-    )
+    raise ValueError(f"the prompt is {str(prompt)[:80]!r}, but it must be a text or a conversation with a user turn")
 
 
 def _instructions(names: Any, arguments: Any) -> Row:
-    """Instruction ids and their arguments, None-filled keys left out, as JSON so that rows of all shapes share a type."""
+    """Instruction ids and their arguments, None-filled keys left out, as JSON so that all rows share a type."""
     if isinstance(arguments, str):
         arguments = json.loads(arguments)
-    if (
-        not isinstance(names, list)
-        or not names
-        or not isinstance(arguments, list)
-        or len(names) != len(arguments)
-    ):
-        raise ValueError(
-            "instruction_id_list and its arguments must be two lists of the same length, at least 1"
-        )
+    if not isinstance(names, list) or not names or not isinstance(arguments, list) or len(names) != len(arguments):
+        raise ValueError("instruction_id_list and its arguments must be two lists of the same length, at least 1")
     given = [{k: v for k, v in _mapping(argument).items() if v is not None} for argument in arguments]
     return {"instruction_id_list": [str(name) for name in names], "kwargs": json.dumps(given)}

@@ -1,0 +1,269 @@
+"""From a recipe to MGSConfig fields: strategies, shares, sampling, types, and what is refused."""
+
+import dataclasses
+
+import pytest
+
+from mgs_trl.arguments import STRATEGIES, build_config, check_trainer_keys, trainer_fields
+from mgs_trl.build import check_quotas, write_all
+from mgs_trl.domains.datasets import DomainRows
+from mgs_trl.recipe import parse_recipe
+
+
+def recipe(trainer=None, domains=None, **top):
+    """A recipe of two domains; `domains` adds keys to each."""
+    extra = domains or {}
+    content = {name: {"dataset": "x.jsonl", "verifier": "math", **extra.get(name, {})} for name in ("chat", "math")}
+    fields = {"bf16": False, "use_cpu": True, "output_dir": "unused", **(trainer or {})}
+    return parse_recipe({"model": "m", "domains": content, "rollout": "transformers", "trainer": fields, **top})
+
+
+@pytest.mark.parametrize(
+    ("strategy", "surgery", "granularity"),
+    [
+        ("mgs", "pcgrad", "block"),
+        ("global_surgery", "pcgrad", "global"),
+        ("mixed", "none", "block"),
+        ("observe", "observe", "block"),
+    ],
+)
+def test_strategies(strategy, surgery, granularity):
+    config = build_config(recipe(strategy=strategy))
+    assert (config.surgery, config.granularity) == (surgery, granularity)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trainer"),
+    [
+        ("mgs", {"granularity": "tensor"}),
+        ("mgs", {"surgery": "upgrad"}),
+        ("mixed", {"balance": "domain"}),
+        ("observe", {"granularity": "layer"}),
+        ("global_surgery", {"surgery": "mgda"}),
+    ],
+)
+def test_trainer_fields_refine_a_strategy(strategy, trainer):
+    config = build_config(recipe(trainer, strategy=strategy))
+    assert all(getattr(config, name) == value for name, value in trainer.items())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "trainer"),
+    [
+        ("mgs", {"granularity": "global"}),
+        ("mgs", {"surgery": "none"}),
+        ("global_surgery", {"granularity": "layer"}),
+        ("mixed", {"surgery": "pcgrad"}),
+        ("observe", {"surgery": "pcgrad"}),
+    ],
+)
+def test_trainer_fields_that_make_it_another_strategy_are_refused(strategy, trainer):
+    ((name, value),) = trainer.items()
+    with pytest.raises(ValueError, match=rf"trainer\.{name} is '{value}', which contradicts strategy '{strategy}'"):
+        trainer_fields(recipe(trainer, strategy=strategy))
+
+
+def test_every_strategy_is_tested_above():
+    assert set(STRATEGIES) == {"mgs", "global_surgery", "mixed", "observe"}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ({"learning_rat": 1}, ["learning_rat", "Did you mean 'learning_rate'?"]),
+        ({"granulrity": "block"}, ["granulrity", "granularity"]),
+        ({"granularity": "blok"}, ["granularity", "'blok'", "'block'"]),
+        ({"surgery": "pcgrd"}, ["surgery", "'pcgrd'", "'pcgrad'"]),
+        ({"surgery_exclude": ["mpl"]}, ["surgery_exclude", "'mpl'", "'mlp'"]),
+        ({"learning_rate": "fast"}, ["learning_rate", "'fast'", "float"]),
+        ({"max_steps": 2.5}, ["max_steps", "2.5", "int"]),
+        ({"bf16": "yes"}, ["bf16", "'yes'", "bool"]),
+        ({"max_steps": True}, ["max_steps", "True", "int"]),
+        ({"surgery_exclude": "mlp"}, ["surgery_exclude", "'mlp'", "list"]),
+        ({"lr_scheduler_type": "constnt"}, ["lr_scheduler_type", "constnt", "Did you mean 'constant'?"]),
+        ({"num_generations": 7}, ["num_generations", "7"]),
+        ({"gramian_ema": 1.0}, ["gramian_ema", "1.0"]),
+        ({"mixture": {"math": 1.0}}, ["mixture", "share"]),
+        ({"use_vllm": True}, ["use_vllm", "rollout"]),
+        ({"reward_weights": [1.0]}, ["reward_weights", "weight beside each verifier"]),
+        ({"model_init_kwargs": {}}, ["model_init_kwargs", "model.kwargs"]),
+    ],
+)
+def test_bad_trainer_fields_are_one_sentence(trainer, words):
+    with pytest.raises(ValueError) as caught:
+        build_config(recipe(trainer))
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_every_field_with_its_own_default_is_accepted():
+    """The type check refuses no default of MGSConfig (an independent list of legal values of every field)."""
+    from mgs_trl.arguments import ELSEWHERE
+    from mgs_trl.config import MGSConfig
+
+    defaults = {f.name: f.default for f in dataclasses.fields(MGSConfig) if f.default is not dataclasses.MISSING}
+    check_trainer_keys({name: value for name, value in defaults.items() if name not in ELSEWHERE})
+
+
+@pytest.mark.parametrize("strategy", ["mixd", "sequential"])
+def test_unknown_strategies(strategy):
+    with pytest.raises(ValueError, match=f"strategy is '{strategy}'"):
+        trainer_fields(recipe(strategy=strategy))
+
+
+def test_shares_become_the_mixture():
+    fields = trainer_fields(recipe(domains={"math": {"share": 3}}))
+    assert fields["mixture"] == {"chat": 1.0, "math": 3.0}
+
+
+def test_code_is_not_trusted_and_weights_are_safetensors():
+    fields = trainer_fields(recipe())
+    assert fields["trust_remote_code"] is False
+    assert fields["model_init_kwargs"] == {"use_safetensors": True}
+
+
+def test_model_settings_reach_from_pretrained():
+    model = {"name_or_path": "m", "dtype": "bfloat16", "revision": "r", "kwargs": {"use_cache": False}}
+    assert trainer_fields(recipe(model=model))["model_init_kwargs"] == {
+        "use_safetensors": True,
+        "dtype": "bfloat16",
+        "revision": "r",
+        "use_cache": False,
+    }
+
+
+# --- quotas: what prompts per step mean on several ranks ---
+
+
+@pytest.mark.parametrize(("ranks", "quotas"), [(1, {"chat": 1, "math": 3}), (8, {"chat": 8, "math": 24})])
+def test_quotas_follow_the_number_of_ranks(ranks, quotas):
+    planned = recipe({"per_device_train_batch_size": 32, "num_generations": 8}, {"math": {"share": 3}})
+    assert check_quotas(planned, build_config(planned, ranks=ranks)) == quotas
+
+
+def test_a_share_too_small_for_the_batch_names_the_smallest_batch():
+    planned = recipe({"per_device_train_batch_size": 32, "num_generations": 8}, {"math": {"share": 100}})
+    with pytest.raises(ValueError, match=r"'chat' no prompt in a window of 4 prompts.* 51 prompts"):
+        check_quotas(planned, build_config(planned))
+
+
+# --- sampling ---
+
+
+def test_sampling_that_all_domains_share_is_the_trainers():
+    sampling = {"sampling": {"temperature": 0.7, "top_p": 0.9}}
+    fields = trainer_fields(recipe(domains={"math": sampling, "chat": sampling}))
+    assert (fields["temperature"], fields["top_p"], fields["top_k"]) == (0.7, 0.9, 0)
+
+
+def test_a_domain_may_repeat_the_trainers_sampling():
+    fields = trainer_fields(recipe({"temperature": 0.7}, {"math": {"sampling": {"temperature": 0.7}}}))
+    assert fields["temperature"] == 0.7
+
+
+def test_different_sampling_is_refused_for_now():
+    with pytest.raises(ValueError, match=r"domains\.math\.sampling\.temperature is 0\.7.*chat.* 1\.0"):
+        trainer_fields(recipe(domains={"math": {"sampling": {"temperature": 0.7}}}))
+
+
+def test_stop_strings_come_from_the_template_and_need_vllm():
+    think = {"template": "zero_think"}
+    with pytest.raises(ValueError, match=r"</response>.*rollout: vllm"):
+        trainer_fields(recipe(domains={"math": think, "chat": think}))
+    without = {"template": "zero_think", "sampling": {"stop": []}}
+    assert "generation_kwargs" not in trainer_fields(recipe(domains={"math": without, "chat": without}))
+
+
+def test_stop_strings_reach_vllm():
+    pytest.importorskip("vllm")
+    fields = trainer_fields(recipe(rollout="vllm", domains={"math": {"template": "zero_think"}}))
+    assert fields["use_vllm"] is True
+    assert fields["generation_kwargs"] == {"stop": ["</response>"]}
+
+
+# --- prompts ---
+
+
+def parts():
+    return [
+        DomainRows("chat", "plain", [{"prompt": "Hi?", "domain": "chat"}]),
+        DomainRows("math", "plain", [{"prompt": [{"role": "user", "content": "1+1?"}], "domain": "math"}]),
+    ]
+
+
+def test_texts_and_conversations_become_one_form(tokenizer):
+    """demand R11's neighbour: TRL looks at the first prompt of a batch only, so a mix would break on the second."""
+    from mgs_trl.build import apply_template
+
+    planned = recipe(domains={"math": {"system_prompt": "Be exact.", "prompt_suffix": " Box it."}})
+    rows = parts()
+    write_all(planned, rows, apply_template(planned, tokenizer), tokenizer)
+    assert rows[0].rows[0]["prompt"] == [{"role": "user", "content": "Hi?"}]
+    assert rows[1].rows[0]["prompt"] == [
+        {"role": "system", "content": "Be exact."},
+        {"role": "user", "content": "1+1? Box it."},
+    ]
+
+
+def test_zero_think_is_the_papers_layout(tokenizer):
+    """Preamble, `User: <query>...</query>`, and a generation prompt that is exactly `Assistant:`."""
+    from mgs_trl.build import apply_template
+
+    planned = recipe(domains={name: {"template": "zero_think"} for name in ("chat", "math")})
+    form = apply_template(planned, tokenizer)
+    assert form.conversational
+    conversation = [
+        {"role": "user", "content": " Hi? "},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Why?"},
+    ]
+    text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+    preamble, turns = text.split("\n", 1)
+    assert turns == "User: <query>Hi?</query>\nAssistant: Yes.\nUser: <query>Why?</query>\nAssistant:"
+    assert all(tag in preamble for tag in ("<think>", "</think>", "<response>", "</response>"))
+
+
+def test_different_templates_are_rendered_to_text(tokenizer):
+    from mgs_trl.build import apply_template
+
+    planned = recipe(domains={"math": {"template": "zero_think"}})
+    rows = parts()
+    write_all(planned, rows, apply_template(planned, tokenizer), tokenizer)
+    assert rows[0].rows[0]["prompt"] == "u:Hi?\na:"
+    assert rows[1].rows[0]["prompt"].endswith("User: <query>1+1?</query>\nAssistant:")
+
+
+def test_without_a_chat_template_texts_stay_and_conversations_are_refused(tokenizer):
+    from mgs_trl.build import apply_template
+
+    tokenizer.chat_template = None
+    planned = recipe()
+    rows = parts()
+    write_all(planned, rows[:1], apply_template(planned, tokenizer), tokenizer)
+    assert rows[0].rows[0]["prompt"] == "Hi?"
+    with pytest.raises(ValueError, match=r"domain 'math' has conversations.*no chat template"):
+        write_all(planned, rows[1:], apply_template(planned, tokenizer), tokenizer)
+
+
+def test_long_prompts_are_dropped_and_counted(tokenizer):
+    from mgs_trl.build import apply_template
+
+    planned = recipe(max_prompt_length=10)
+    short, long = "1234", "1234567"  # one token a character, and `u:`, a new line and `a:` around them
+    rows = [DomainRows("chat", "plain", [{"prompt": short, "domain": "chat"}, {"prompt": long, "domain": "chat"}])]
+    write_all(planned, rows, apply_template(planned, tokenizer), tokenizer)
+    assert [row["prompt"][0]["content"] for row in rows[0].rows] == [short]
+    assert list(rows[0].dropped.values()) == [1]
+    with pytest.raises(ValueError, match="max_prompt_length = 10"):
+        write_all(
+            planned,
+            [DomainRows("chat", "plain", [{"prompt": long, "domain": "chat"}])],
+            apply_template(planned, tokenizer),
+            tokenizer,
+        )
+
+
+def test_unknown_templates():
+    with pytest.raises(ValueError, match="Did you mean 'zero_think'"):
+        trainer_fields(recipe(domains={"math": {"template": "zero_thnk"}}))
