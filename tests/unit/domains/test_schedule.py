@@ -96,7 +96,7 @@ def test_dealing_balances_long_tails(ranks):
         size = len(lengths) // ranks
         ours += token_imbalance(lengths, [deal.rows for deal in deal_rows(domains, lengths, ranks)])
         as_generated += token_imbalance(lengths, [range(r * size, (r + 1) * size) for r in range(ranks)])
-    assert ours < 0.3 * as_generated
+    assert ours < 0.5 * as_generated
 
 
 def sampler(sizes: dict[str, int], per_window: dict[str, int], **options) -> DomainSampler:

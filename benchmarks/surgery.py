@@ -1,0 +1,118 @@
+"""Speed of surgery against the cost of copying the same gradients, as ratios in one run.
+
+    python benchmarks/surgery.py [--millions 118] [--domains 2 3 4 8] [--repeats 5]
+
+Each figure is a median over repeats in which the contenders take turns: the whole surgery (Gramians, weights, combined
+gradient in place), `clone()` of the same buffers, and the loop of per-tensor clones, dot products and `.item()` calls
+that a direct implementation of PCGrad makes. Gradients have the shapes of a Qwen2 decoder.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from mgs_trl.surgery import Surgeon, SurgeryRule, add_gramian, combine, partition
+
+
+def shapes(millions: int) -> dict[str, tuple[int, ...]]:
+    """Parameters of a Qwen2 decoder of about that size (hidden 768, tied embedding of 32,000)."""
+    hidden, inner = 768, 3072
+    layer = {
+        "self_attn.q_proj.weight": (hidden, hidden),
+        "self_attn.q_proj.bias": (hidden,),
+        "self_attn.k_proj.weight": (hidden // 4, hidden),
+        "self_attn.k_proj.bias": (hidden // 4,),
+        "self_attn.v_proj.weight": (hidden // 4, hidden),
+        "self_attn.v_proj.bias": (hidden // 4,),
+        "self_attn.o_proj.weight": (hidden, hidden),
+        "mlp.gate_proj.weight": (inner, hidden),
+        "mlp.up_proj.weight": (inner, hidden),
+        "mlp.down_proj.weight": (hidden, inner),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    result: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (32_000, hidden), "model.norm.weight": (hidden,)}
+    index = 0
+    while sum(torch.Size(s).numel() for s in result.values()) < millions * 1e6:
+        result |= {f"model.layers.{index}.{name}": shape for name, shape in layer.items()}
+        index += 1
+    return result
+
+
+def surgery(gradients: list[dict[str, torch.Tensor]], surgeon: Surgeon, modules, device: torch.device) -> None:
+    domains = len(gradients)
+    gramian = torch.zeros(len(modules), domains, domains, dtype=torch.float64, device=device)
+    for out, module in zip(gramian, modules, strict=True):
+        for name in module.parameters:
+            add_gramian(out, [g[name].view(-1) for g in gradients])
+    report = surgeon.decide(gramian, step=1)
+    for weights, module in zip(report.weights.tolist(), modules, strict=True):
+        for name in module.parameters:
+            rows = [g[name].view(-1) for g in gradients]
+            combine(rows[-1], rows, weights)
+
+
+def per_tensor_loop(gradients: list[dict[str, torch.Tensor]]) -> None:
+    """PCGrad as it is usually written: clones, and a host synchronisation per pair and tensor."""
+    for name in gradients[0]:
+        originals = [g[name] for g in gradients]
+        projected = [g.clone() for g in originals]
+        for i, gradient in enumerate(projected):
+            for j, other in enumerate(originals):
+                if i != j:
+                    inner = (gradient * other).sum()
+                    norm = other.norm() ** 2
+                    if norm.item() > 1e-12 and inner.item() < 0:
+                        gradient -= inner / norm * other
+        gradients[-1][name].copy_(torch.stack(projected).sum(0))
+
+
+def timed(function, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--millions", type=int, default=118)
+    parser.add_argument("--domains", type=int, nargs="+", default=[2, 3, 4, 8])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--granularity", default="block")
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
+    names = shapes(arguments.millions)
+    modules = partition(list(names), arguments.granularity)
+    count = sum(torch.Size(s).numel() for s in names.values())
+    print(f"{count / 1e6:.0f}M parameters, {len(names)} tensors, {len(modules)} modules, fp32, {device}, "
+          f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {arguments.repeats}")  # fmt: skip
+    print(f"{'domains':>7} {'surgery s':>10} {'clone s':>8} {'loop s':>8} {'surgery/clone':>14} {'loop/surgery':>13}")
+    for domains in arguments.domains:
+        shared = {name: torch.randn(shape, device=device) for name, shape in names.items()}
+        sign = [1.0, -1.0]
+        gradients = [
+            {name: torch.randn_like(g) + 0.3 * sign[d % 2] * g for name, g in shared.items()} for d in range(domains)
+        ]
+        surgeon = Surgeon([str(d) for d in range(domains)], modules, SurgeryRule())
+        times: dict[str, list[float]] = {"surgery": [], "clone": [], "loop": []}
+        for repeat in range(arguments.repeats + 1):
+            taken = {
+                "surgery": timed(lambda g=gradients, s=surgeon: surgery(g, s, modules, device), device),
+                "clone": timed(lambda g=gradients: [t.clone() for per in g for t in per.values()], device),
+                "loop": timed(lambda g=gradients: per_tensor_loop(g), device),
+            }
+            for name, seconds in taken.items() if repeat else ():  # the first round warms up
+                times[name].append(seconds)
+        s, c, n = (statistics.median(times[name]) for name in ("surgery", "clone", "loop"))
+        print(f"{domains:>7} {s:>10.3f} {c:>8.3f} {n:>8.3f} {s / c:>14.2f} {n / s:>13.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Import directions, public names, and file sizes."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "mgs_trl"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Modules named by import statements anywhere in the file, `if TYPE_CHECKING` aside."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def third_party(path: Path) -> set[str]:
+    names = {name.split(".")[0] for name in imports(path)}
+    return names - set(sys.stdlib_module_names) - {"mgs_trl"}
+
+
+def ours(path: Path) -> set[str]:
+    return {name for name in imports(path) if name.startswith("mgs_trl")}
+
+
+def in_package(name: str) -> list[Path]:
+    return [path for path in FILES if module_of(path).startswith(f"mgs_trl.{name}")]
+
+
+def test_surgery_knows_only_torch():
+    for path in in_package("surgery"):
+        assert third_party(path) <= {"torch"}, path
+        assert all(name.startswith("mgs_trl.surgery") for name in ours(path)), path
+
+
+def test_engines_know_torch_surgery_and_their_engine():
+    for path in in_package("engines"):
+        assert third_party(path) <= {"torch", "accelerate", "deepspeed"}, path
+        if "deepspeed" in third_party(path):
+            assert path.name.startswith("zero"), path
+        assert all(name.startswith(("mgs_trl.engines", "mgs_trl.surgery")) for name in ours(path)), path
+
+
+@pytest.mark.parametrize("package", ["surgery", "domains", "verifiers"])
+def test_core_packages_do_not_import_each_other(package):
+    others = {"surgery", "domains", "verifiers", "engines", "rollouts", "study", "report", "strategies"} - {package}
+    for path in in_package(package):
+        for name in ours(path):
+            assert name.split(".")[1:2] not in [[other] for other in others], (path, name)
+
+
+def test_nobody_imports_the_trainer_but_build_and_entry_points():
+    allowed = {"mgs_trl", "mgs_trl.build", "mgs_trl.train", "mgs_trl.generate"}
+    importers = {module_of(path) for path in FILES if "mgs_trl.trainer" in ours(path)}
+    assert importers <= allowed
+
+
+def test_no_utils_and_no_long_files():
+    for path in FILES:
+        assert "utils" not in path.name
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_public_names():
+    import mgs_trl
+    import mgs_trl.surgery
+    import mgs_trl.verifiers
+
+    assert mgs_trl.__all__ == ["MGSConfig", "MGSTrainer"]
+    assert callable(mgs_trl.MGSTrainer)
+    assert {"resolve_conflicts", "ConflictReport", "partition"} <= set(mgs_trl.surgery.__all__)
+    assert {"math_verifier", "ifeval_verifier", "RewardModelVerifier"} <= set(mgs_trl.verifiers.__all__)
+    with pytest.raises(AttributeError):
+        mgs_trl.nothing  # noqa: B018
+
+
+def test_config_fields():
+    from dataclasses import fields
+
+    from trl import GRPOConfig
+
+    from mgs_trl import MGSConfig
+
+    added = {f.name for f in fields(MGSConfig)} - {f.name for f in fields(GRPOConfig)}
+    assert added == {
+        "domain_column", "mixture", "surgery", "granularity", "balance", "gramian_ema", "surgery_exclude",
+        "surgery_top_modules", "surgery_seed", "surgery_dtype", "surgery_offload", "conflict_log_steps",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("module", ["mgs_trl.surgery", "mgs_trl.verifiers", "mgs_trl.domains.schedule"])
+def test_light_imports_stay_light(module):
+    code = f"import {module}, sys; print('trl' in sys.modules or 'transformers' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+
+
+def test_private_names_of_trl_that_the_trainer_overrides_still_exist():
+    """TRL 1.16, transformers 5.17: a new version that moves one of them must fail here, not in a run."""
+    import inspect
+
+    from transformers import Trainer
+    from trl import GRPOTrainer
+
+    for name in (
+        "_set_signature_columns_if_needed", "_get_train_sampler", "_calculate_rewards", "_prepare_inputs",
+        "_generate_and_score_completions", "_get_per_token_logps_and_entropies", "_save_checkpoint",
+        "_load_optimizer_and_scheduler", "training_step", "compute_loss", "log",
+    ):  # fmt: skip
+        assert callable(getattr(GRPOTrainer, name))
+    source = inspect.getsource(GRPOTrainer)
+    for attribute in ("_buffered_inputs", "_step", "_metrics", "_current_train_step_time", "_tokenizer", "eos_token_ids"):
+        assert f"self.{attribute} " in source or f"self.{attribute}[" in source, attribute
+    assert "_set_sync_gradients" in inspect.getsource(Trainer)
