@@ -103,6 +103,7 @@ class Recipe:
         rollout: `vllm`, `transformers`, or `auto` for vLLM where it is installed.
         max_prompt_length: rows with longer prompts (tokens) are dropped, counted and logged; None keeps all.
         trainer: any field of `MGSConfig`.
+        vars: values of the recipe's own, used as `${vars.name}`.
     """
 
     model: ModelSpec = MISSING
@@ -111,6 +112,7 @@ class Recipe:
     rollout: str = "auto"
     max_prompt_length: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
+    vars: dict[str, Any] = field(default_factory=dict)
 
 
 def did_you_mean(name: Any, allowed: Iterable[str]) -> str:
@@ -221,7 +223,7 @@ def _parse_override(text: str) -> Override:
     return override
 
 
-def _apply(content: dict[str, Any], override: Override) -> None:
+def _apply(content: dict[Any, Any], override: Override) -> None:
     """Set or delete one key. Hydra itself would ask for `+` before each key that the YAML leaves at its default, and
     could not reach into a model or dataset given as a string; the schema check that follows finds misspelt keys."""
     *parents, last = override.key_or_group.split(".")
