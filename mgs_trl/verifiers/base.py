@@ -34,7 +34,8 @@ class Verifier:
 
     label = "verifier"
     default_domains: tuple[str, ...] = ()
-    column_choices: tuple[tuple[str, ...], ...] = ()
+    column_choices: tuple[tuple[str, ...], ...] = ()  # each a set of columns that is enough to score a row
+    collective = False  # every rank takes part in every call, also without rows of its own
 
     def __init__(
         self,
@@ -70,9 +71,7 @@ class Verifier:
         names = set(available)
         if self.column_choices and not any(names.issuperset(choice) for choice in self.column_choices):
             forms = " or ".join(" + ".join(choice) for choice in self.column_choices)
-            raise ValueError(
-                f"verifier {self.__name__!r} needs the columns {forms}, the dataset has {sorted(names)}"
-            )
+            raise ValueError(f"verifier {self.__name__!r} needs the columns {forms}, the dataset has {sorted(names)}")
 
     def validate_rows(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Check the dataset rows of this verifier's domain; raises ValueError naming the first bad row by
@@ -89,6 +88,9 @@ class Verifier:
 
     def validate_row(self, row: Mapping[str, Any]) -> None:
         """Raise ValueError when the verifier columns of one own row cannot be used."""
+
+    def preflight(self) -> None:
+        """Try, before training, what can fail: loading, connecting. Raises with the reason."""
 
     def owns(self, domain: Any) -> bool:
         """Whether rows of `domain` are this verifier's; a row without a domain is."""
@@ -107,7 +109,7 @@ class Verifier:
         counts of trouble, `log_extra(column, values)` details per row.
         """
         batch = Batch(self, prompts, completions, columns)
-        scores = self._score(batch) if batch.indices else []
+        scores = self._score(batch) if batch.indices or self.collective else []
         result: list[Score] = [None] * len(completions)
         for index, score in zip(batch.indices, scores, strict=True):
             result[index] = self._checked(batch, index, score)
@@ -136,9 +138,7 @@ class Batch:
             raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions")
         self.verifier, self.prompts, self.completions = verifier, prompts, completions
         self.columns = {
-            name: values
-            for name, values in columns.items()
-            if isinstance(values, list) and len(values) == len(prompts)
+            name: values for name, values in columns.items() if isinstance(values, list) and len(values) == len(prompts)
         }
         self.indices = [index for index in range(len(prompts)) if self._own(index)]
         self.counts = {"timeouts": 0, "crashes": 0, "errors": 0, "non_finite": 0}

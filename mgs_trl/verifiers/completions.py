@@ -46,9 +46,7 @@ def prompt_messages(prompt: Any) -> list[Message]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if isinstance(prompt, list):
-        return [
-            {"role": message["role"], "content": content_text(message.get("content"))} for message in prompt
-        ]
+        return [{"role": message["role"], "content": content_text(message.get("content"))} for message in prompt]
     raise ValueError(f"prompt must be text or a list of messages, got {type(prompt).__name__}")
 
 

@@ -11,9 +11,7 @@ class VerifierError(RuntimeError):
     """A verifier raised, or returned something that is no score."""
 
 
-def sample_error(
-    name: str, domain: Any, index: int, problem: str, prompt: Any, completion: Any
-) -> VerifierError:
+def sample_error(name: str, domain: Any, index: int, problem: str, prompt: Any, completion: Any) -> VerifierError:
     """`problem` with the names a person needs to reproduce it."""
     return VerifierError(
         f"verifier {name!r}, domain {domain!r}, sample {index}: {problem}; "

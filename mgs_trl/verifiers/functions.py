@@ -8,7 +8,14 @@ from typing import Any
 
 from mgs_trl.verifiers.base import Batch, IsolatedVerifier, Score, Verifier
 from mgs_trl.verifiers.errors import VerifierError
-from mgs_trl.verifiers.guard import guard_reward, is_async, load_function
+from mgs_trl.verifiers.guard import (
+    TRAINER_ARGUMENTS,
+    columns_of,
+    guard_reward,
+    is_async,
+    load_function,
+    parameters_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +35,13 @@ class IsolatedFunction(IsolatedVerifier):
         function = load_function(path)  # a misspelt path fails here, not at the first batch
         if is_async(function):
             raise ValueError(f"verifier {path!r} is asynchronous and cannot be isolated, set isolated: false")
+        asks = [name for name in parameters_of(function)[0] if name in TRAINER_ARGUMENTS]
+        if asks:
+            raise ValueError(f"verifier {path!r} needs {asks[0]}, which only this process has, set isolated: false")
         self.label = path.rpartition(":")[2]
         super().__init__(domain, **options)
         self.target = path
+        self.column_choices = columns_of(function)
 
     def _arguments(self, batch: Batch, index: int) -> dict[str, Any]:
         row = {name: [value] for name, value in batch.row(index).items()}
@@ -43,9 +54,7 @@ class IsolatedFunction(IsolatedVerifier):
             if isinstance(value, (list, tuple)) and len(value) == 1:
                 scores[index] = value[0]
             else:
-                scores[index] = batch.error(
-                    index, f"returned {value!r} for one row, expected a list of one score"
-                )
+                scores[index] = batch.error(index, f"returned {value!r} for one row, expected a list of one score")
         return scores
 
 
@@ -62,6 +71,7 @@ class FunctionVerifier(Verifier):
         self.label = getattr(loaded, "__name__", type(loaded).__name__)
         super().__init__(domain, **options)
         self.function = guard_reward(loaded, self.__name__, self.domain_column)
+        self.column_choices = columns_of(loaded)
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Score]:
         batch, own = self._own(prompts, completions, columns)
@@ -85,18 +95,14 @@ class FunctionVerifier(Verifier):
         batch.report(columns)
         return result
 
-    def _own(
-        self, prompts: Sequence, completions: Sequence, columns: dict[str, Any]
-    ) -> tuple[Batch, dict[str, Any]]:
+    def _own(self, prompts: Sequence, completions: Sequence, columns: dict[str, Any]) -> tuple[Batch, dict[str, Any]]:
         """The batch, and what the function is called with: every per-row list cut to the own rows."""
         batch = Batch(self, prompts, completions, columns)
         cut = {name: [values[index] for index in batch.indices] for name, values in batch.columns.items()}
         own = {**columns, **cut}
         log_extra = columns.get("log_extra")
         if log_extra is not None:
-            own["log_extra"] = lambda column, values: log_extra(
-                column, self._scatter(batch, values, checked=False)
-            )
+            own["log_extra"] = lambda column, values: log_extra(column, self._scatter(batch, values, checked=False))
         own["prompts"] = [prompts[index] for index in batch.indices]
         own["completions"] = [completions[index] for index in batch.indices]
         return batch, own
@@ -133,9 +139,7 @@ def function_verifier(
     loaded = load_function(function) if isinstance(function, str) else function
     if is_async(loaded):
         if isolated:
-            raise ValueError(
-                f"verifier {function!r} is asynchronous and cannot be isolated, set isolated: false"
-            )
+            raise ValueError(f"verifier {function!r} is asynchronous and cannot be isolated, set isolated: false")
         return AsyncFunctionVerifier(function, domain, **options)
     if isinstance(function, str) and isolated is not False:
         return IsolatedFunction(function, domain, **options)

@@ -32,6 +32,30 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
+TRL_ARGUMENTS = ("prompts", "completions", "completion_ids")
+TRAINER_ARGUMENTS = ("trainer_state", "log_extra", "log_metric", "environments")
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[list[str], list[str]]:
+    """The names `function` takes, without and with a default: those of dataset columns and of TRL's own
+    arguments."""
+    named = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    ]
+    needed = [parameter.name for parameter in named if parameter.default is parameter.empty]
+    return needed, [parameter.name for parameter in named if parameter.name not in needed]
+
+
+def columns_of(function: Callable[..., Any]) -> tuple[tuple[str, ...], ...]:
+    """The dataset columns `function` names in its signature, as a verifier's `column_choices`."""
+    known = (*TRL_ARGUMENTS, *TRAINER_ARGUMENTS)
+    needed, optional = ([name for name in names if name not in known] for names in parameters_of(function))
+    choices = [tuple(needed)] if needed else [()] if optional else []
+    return (*choices, tuple(needed + optional)) if optional else tuple(choices)
+
+
 def check_scores(
     scores: Any, name: str, prompts: Sequence, completions: Sequence, domains: Sequence | None
 ) -> list[float | None]:
@@ -40,13 +64,9 @@ def check_scores(
     try:
         values = scores.tolist() if hasattr(scores, "tolist") else list(scores)
     except TypeError:
-        raise VerifierError(
-            f"verifier {name!r} returned {type(scores).__name__}, expected a list of scores"
-        ) from None
+        raise VerifierError(f"verifier {name!r} returned {type(scores).__name__}, expected a list of scores") from None
     if len(values) != len(completions):
-        raise VerifierError(
-            f"verifier {name!r} returned {len(values)} scores for {len(completions)} completions"
-        )
+        raise VerifierError(f"verifier {name!r} returned {len(values)} scores for {len(completions)} completions")
     checked: list[float | None] = []
     for index, value in enumerate(values):
         if value is not None:
@@ -59,9 +79,7 @@ def check_scores(
     return checked
 
 
-def guard_reward(
-    function: Callable[..., Any], name: str, domain_column: str = "domain"
-) -> Callable[..., Any]:
+def guard_reward(function: Callable[..., Any], name: str, domain_column: str = "domain") -> Callable[..., Any]:
     """`function` with its result checked and its exceptions wrapped in a VerifierError that names it.
 
     An async function stays async. A function that raises on a batch is named with the batch's first sample;
@@ -69,22 +87,16 @@ def guard_reward(
     row).
     """
 
-    def failure(
-        error: Exception, prompts: Sequence, completions: Sequence, columns: dict[str, Any]
-    ) -> VerifierError:
+    def failure(error: Exception, prompts: Sequence, completions: Sequence, columns: dict[str, Any]) -> VerifierError:
         domains = columns.get(domain_column)
         problem = f"raised {type(error).__name__}: {error} on a batch of {len(completions)} starting here"
         if not completions:
-            return VerifierError(
-                f"verifier {name!r} raised {type(error).__name__}: {error} on an empty batch"
-            )
+            return VerifierError(f"verifier {name!r} raised {type(error).__name__}: {error} on an empty batch")
         return sample_error(name, domains[0] if domains else None, 0, problem, prompts[0], completions[0])
 
     if is_async(function):
 
-        async def guarded_async(
-            prompts: Sequence, completions: Sequence, **columns: Any
-        ) -> list[float | None]:
+        async def guarded_async(prompts: Sequence, completions: Sequence, **columns: Any) -> list[float | None]:
             try:
                 scores = await function(prompts=prompts, completions=completions, **columns)
             except Exception as error:

@@ -54,8 +54,7 @@ class MathVerifier(IsolatedVerifier):
         if not self.format_bonus:
             return dict(values)
         return {
-            index: value
-            + self.format_bonus * follows_thinking_format(completion_text(batch.completions[index]))
+            index: value + self.format_bonus * follows_thinking_format(completion_text(batch.completions[index]))
             for index, value in values.items()
         }
 

@@ -21,14 +21,10 @@ _BARE = re.compile(r"[^\s${}\\.,;]{1,100}")
 
 _CHOICE = re.compile(r"[\(\[]?([A-Za-z])[\)\].:]?")
 _CHOICE_TEXT = re.compile(r"[\(\[]?([A-J])(?:[\)\].:,]|\s*$|\s+\S)")
-_CHOICE_SAID = re.compile(
-    r"(?i:answer|option|choice)[^A-Za-z\n]{0,10}(?:is[^A-Za-z\n]{0,10})?([A-J])(?![A-Za-z])"
-)
+_CHOICE_SAID = re.compile(r"(?i:answer|option|choice)[^A-Za-z\n]{0,10}(?:is[^A-Za-z\n]{0,10})?([A-J])(?![A-Za-z])")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|%|\\%)\s*\}|percent)\s*$")
 _WRAPPERS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox)\s*\{([^{}]*)\}")
-_SPACING = re.compile(
-    r"\\[,;:! ]|\\(?:left|right|big|Big|bigg|Bigg|displaystyle|quad|qquad)(?![A-Za-z])|[\s~$]+"
-)
+_SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|big|Big|bigg|Bigg|displaystyle|quad|qquad)(?![A-Za-z])|[\s~$]+")
 
 
 def last_boxed(text: str) -> str | None:
@@ -140,7 +136,5 @@ def warm_up() -> None:
     """Import math-verify and build its grammar before the first sample's clock runs."""
     import logging
 
-    logging.getLogger("math_verify").setLevel(
-        logging.CRITICAL
-    )  # it warns per sample that its own limit is off
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns per sample that its own limit is off
     judge("\\boxed{\\frac{1}{2}}", "0.5")

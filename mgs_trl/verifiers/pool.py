@@ -92,9 +92,7 @@ class WorkerPool:
     `run` may be called from any thread; calls take turns.
     """
 
-    def __init__(
-        self, workers: int | None = None, chunk_tasks: int = CHUNK_TASKS, max_tasks: int = MAX_TASKS
-    ) -> None:
+    def __init__(self, workers: int | None = None, chunk_tasks: int = CHUNK_TASKS, max_tasks: int = MAX_TASKS) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
         self.size = workers or default_workers()
@@ -146,9 +144,7 @@ class WorkerPool:
         self.close()
 
     def _ensure(self, count: int) -> list[_Worker]:
-        for worker in [
-            w for w in self._workers if w.served >= self.max_tasks or w.process.poll() is not None
-        ]:
+        for worker in [w for w in self._workers if w.served >= self.max_tasks or w.process.poll() is not None]:
             self._drop(worker)
         while len(self._workers) < min(self.size, count):
             self._workers.append(_Worker(_environment()))
@@ -266,9 +262,7 @@ class _Run:
             worker.loading = False
         elif kind == "loaded":
             if message[1] is not None:
-                raise PoolError(
-                    f"verifier {self.target!r} cannot be loaded in a worker process: {message[1]}"
-                )
+                raise PoolError(f"verifier {self.target!r} cannot be loaded in a worker process: {message[1]}")
             worker.loading = False
             worker.loaded.add(self.target)
         else:
@@ -290,13 +284,9 @@ class _Run:
         if worker.loading:
             self.failed_starts += 1
             if self.failed_starts >= 3:
-                raise PoolError(
-                    f"verifier workers for {self.target!r} die while starting, exit status {code}"
-                )
+                raise PoolError(f"verifier workers for {self.target!r} die while starting, exit status {code}")
         elif worker.tickets:
-            self._settle(
-                worker.tickets.popleft(), Outcome("crash", error=f"worker died with exit status {code}")
-            )
+            self._settle(worker.tickets.popleft(), Outcome("crash", error=f"worker died with exit status {code}"))
         self._replace(worker)
 
     def _reap(self) -> None:

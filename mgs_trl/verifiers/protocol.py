@@ -18,9 +18,7 @@ def encode(message: Any) -> bytes:
     """One frame holding `message`."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     if len(body) > MAX_FRAME:
-        raise ValueError(
-            f"message of {len(body)} bytes exceeds the {MAX_FRAME} bytes a verifier sample may have"
-        )
+        raise ValueError(f"message of {len(body)} bytes exceeds the {MAX_FRAME} bytes a verifier sample may have")
     return _LENGTH.pack(len(body)) + body
 
 

@@ -63,14 +63,10 @@ def _entry(item: Any, domain: str | None) -> tuple[Any, dict[str, Any], float]:
     if isinstance(item, Mapping):
         names = [key for key in item if key != "weight"]
         if len(names) != 1:
-            raise ValueError(
-                f"domain {domain!r}: a verifier mapping must hold one name beside weight, got {names}"
-            )
+            raise ValueError(f"domain {domain!r}: a verifier mapping must hold one name beside weight, got {names}")
         options = item[names[0]]
         if options is not None and not isinstance(options, Mapping):
-            raise ValueError(
-                f"domain {domain!r}: options of verifier {names[0]!r} must be a mapping, got {options!r}"
-            )
+            raise ValueError(f"domain {domain!r}: options of verifier {names[0]!r} must be a mapping, got {options!r}")
         options = _plain(options or {})
         weight = item.get("weight", options.pop("weight", 1.0))
         return names[0], options, _weight(weight, names[0], domain)
@@ -111,9 +107,7 @@ def _make(name: Any, options: dict[str, Any], domain: str | None, domain_column:
     return make(*arguments, domain_column=domain_column, **options)
 
 
-def _check_options(
-    make: Callable[..., Verifier], name: Any, options: Mapping[str, Any], domain: str | None
-) -> None:
+def _check_options(make: Callable[..., Verifier], name: Any, options: Mapping[str, Any], domain: str | None) -> None:
     known = _option_names(make)
     for option in options:
         if known is not None and option not in known:
@@ -135,9 +129,7 @@ def _option_names(make: Callable[..., Any]) -> set[str] | None:
         return None
     names: set[str] = set()
     for cls in make.__mro__[:-1]:
-        for parameter in (
-            inspect.signature(cls.__init__).parameters.values() if "__init__" in vars(cls) else ()
-        ):
+        for parameter in inspect.signature(cls.__init__).parameters.values() if "__init__" in vars(cls) else ():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 names.add(parameter.name)
     return names - {"domain_column"}

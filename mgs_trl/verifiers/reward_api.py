@@ -73,11 +73,7 @@ APIS: dict[str, Api] = {
         lambda body: _single(_field(body, "data", 0, "data")),
     ),
     # text-embeddings-inference with a one-label classifier
-    "tei": Api(
-        "/predict", lambda messages, model: {"inputs": _text(messages), "raw_scores": True}, _tei_score
-    ),
+    "tei": Api("/predict", lambda messages, model: {"inputs": _text(messages), "raw_scores": True}, _tei_score),
     # anything small of one's own: {"messages": [...]} -> {"score": 0.5}
-    "json": Api(
-        "", lambda messages, model: {"messages": messages, **({"model": model} if model else {})}, _json_score
-    ),
+    "json": Api("", lambda messages, model: {"messages": messages, **({"model": model} if model else {})}, _json_score),
 }

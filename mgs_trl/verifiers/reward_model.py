@@ -7,10 +7,11 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from mgs_trl.verifiers.base import Batch, Score
 from mgs_trl.verifiers.completions import Message, prompt_text
+from mgs_trl.verifiers.node import Node
 from mgs_trl.verifiers.reward_scale import ScaledVerifier, conversation
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ class RewardModelVerifier(ScaledVerifier):
     CPU. `device`: "auto" is this rank's GPU. `max_length`: tokens, longer conversations lose their
     beginning (counted as `truncated`); None is the model's own limit. `batch_tokens`: padded tokens per
     forward pass; rows are batched by length. A tokenizer without a chat template gets the prompt and the
-    answer as one text.
+    answer as one text. `share`: "rank" is a replica on every rank, "node" one per node, on its first rank,
+    which scores the rows of all its ranks; every rank must then call the verifier, as TRL does.
     """
 
     label = "reward_model"
@@ -39,6 +41,7 @@ class RewardModelVerifier(ScaledVerifier):
         device: str = "auto",
         batch_tokens: int = 16384,
         max_length: int | None = None,
+        share: Literal["rank", "node"] = "rank",
         revision: str | None = None,
         trust_remote_code: bool = False,
         **options: Any,
@@ -52,16 +55,17 @@ class RewardModelVerifier(ScaledVerifier):
             raise ValueError(f"batch_tokens must be at least 1, got {batch_tokens}")
         if max_length is not None and max_length < 1:
             raise ValueError(f"max_length must be at least 1, got {max_length}")
+        if share not in ("rank", "node"):
+            raise ValueError(f"share must be 'rank' or 'node', got {share!r}")
         self.source, self.tokenizer_source = model, tokenizer
-        self.dtype, self.device, self.batch_tokens, self.max_length = (
-            dtype,
-            device,
-            batch_tokens,
-            max_length,
-        )
+        self.dtype, self.device = dtype, device
+        self.batch_tokens, self.max_length = batch_tokens, max_length
+        self.collective = share == "node"
+        self.node: Node | None = None
         self.revision, self.trust_remote_code = revision, trust_remote_code
         self.model: Any = None
         self.tokenizer: Any = None
+        self.config: Any = None
 
     def load(self) -> None:
         """Load model and tokenizer once.
@@ -69,40 +73,51 @@ class RewardModelVerifier(ScaledVerifier):
         Raises ValueError for a model with other than one label, one whose score head is not in the
         checkpoint, and a tokenizer whose ids exceed the model's embeddings.
         """
-        if self.model is not None:
+        if self.tokenizer is not None:
             return
-        model, tokenizer = self._loaded_model(), self._loaded_tokenizer()
-        check_reward_model(model, tokenizer, self.__name__)
-        self.model, self.tokenizer = model.eval(), tokenizer
+        if self.collective:
+            self.node = Node.mine()
+        tokenizer = self._loaded_tokenizer()
+        if self.node is None or self.node.first:
+            self.model = self._loaded_model().eval()
+            check_reward_model(self.model, tokenizer, self.__name__)
+        self.config = self.model.config if self.model is not None else self._loaded_config()
+        self.tokenizer = tokenizer
 
     def preflight(self) -> None:
         """Load, and score one conversation."""
-        self(
-            [[{"role": "user", "content": "Hello"}]], ["Hello, how can I help?"], **{self.domain_column: None}
-        )
+        self([[{"role": "user", "content": "Hello"}]], ["Hello, how can I help?"], **{self.domain_column: None})
 
     def _loaded_model(self) -> Any:
         import torch
 
         if not isinstance(self.source, str):
             return self.source
-        from transformers import AutoConfig, AutoModelForSequenceClassification
+        from transformers import AutoModelForSequenceClassification
 
-        common = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-        labels = AutoConfig.from_pretrained(self.source, **common).num_labels
+        labels = self._loaded_config().num_labels
         if labels != 1:
             raise ValueError(f"reward model {self.source!r} must have one label, got {labels}")
         device = self.device if self.device != "auto" else _own_device()
         dtype = self.dtype if self.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            self.source, dtype=getattr(torch, dtype), output_loading_info=True, **common
+            self.source,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            revision=self.revision,
+            trust_remote_code=self.trust_remote_code,
         )
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])[:3]
-            raise ValueError(
-                f"reward model {self.source!r} lacks trained weights for {missing}, it is no reward model"
-            )
+            raise ValueError(f"reward model {self.source!r} lacks trained weights for {missing}, it is no reward model")
         return model.to(device)
+
+    def _loaded_config(self) -> Any:
+        if not isinstance(self.source, str):
+            return self.source.config
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.source, revision=self.revision, trust_remote_code=self.trust_remote_code)
 
     def _loaded_tokenizer(self) -> Any:
         if self.tokenizer_source is not None and not isinstance(self.tokenizer_source, str):
@@ -110,13 +125,15 @@ class RewardModelVerifier(ScaledVerifier):
         from transformers import AutoTokenizer
 
         source = self.tokenizer_source or self.source
-        return AutoTokenizer.from_pretrained(
-            source, revision=self.revision, trust_remote_code=self.trust_remote_code
-        )
+        return AutoTokenizer.from_pretrained(source, revision=self.revision, trust_remote_code=self.trust_remote_code)
 
     def _score(self, batch: Batch) -> list[Score]:
         self.load()
         ids = [self._tokens(batch, index) for index in batch.indices]
+        return self.node.score(self._scored, ids) if self.node is not None else self._scored(ids)
+
+    def _scored(self, ids: list[list[int]]) -> list[Score]:
+        """The scores of token rows `ids`, in their order."""
         scores: list[Score] = [None] * len(ids)
         for rows in by_length([len(one) for one in ids], self.batch_tokens):
             for row, score in zip(rows, self._forward([ids[row] for row in rows]), strict=True):
@@ -134,7 +151,7 @@ class RewardModelVerifier(ScaledVerifier):
         return tokens or [self.tokenizer.eos_token_id or 0]
 
     def _model_limit(self) -> int | None:
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
     def _forward(self, rows: list[list[int]]) -> list[float]:
         """Scores of right-padded `rows`; out of memory, the batch is halved until one row remains."""

@@ -53,9 +53,7 @@ class RewardServerVerifier(ScaledVerifier):
     ) -> None:
         super().__init__(domain, **options)
         urls = [url] if isinstance(url, str) else list(url)
-        if not urls or not all(
-            isinstance(one, str) and one.startswith(("http://", "https://")) for one in urls
-        ):
+        if not urls or not all(isinstance(one, str) and one.startswith(("http://", "https://")) for one in urls):
             raise ValueError(f"url must be an http(s) address or a list of them, got {url!r}")
         if api not in APIS:
             raise ValueError(f"api must be one of {', '.join(APIS)}, got {api!r}")
@@ -80,9 +78,7 @@ class RewardServerVerifier(ScaledVerifier):
 
         with self._client_lock:
             if self._client is None:
-                limits = httpx.Limits(
-                    max_connections=self.concurrency, max_keepalive_connections=self.concurrency
-                )
+                limits = httpx.Limits(max_connections=self.concurrency, max_keepalive_connections=self.concurrency)
                 self._client = httpx.Client(timeout=self.timeout, limits=limits, headers=self.headers)
             return self._client
 
@@ -120,9 +116,7 @@ class RewardServerVerifier(ScaledVerifier):
                 time.sleep(min(8.0, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))
             replica = self.replicas.acquire(avoid=previous)
             if replica is None:
-                raise ServerError(
-                    f"all {len(self.urls)} reward servers keep failing, circuit open, last: {problem}"
-                )
+                raise ServerError(f"all {len(self.urls)} reward servers keep failing, circuit open, last: {problem}")
             ok, retry = False, True
             try:
                 score, problem, retry = self._attempt(replica.url, messages)

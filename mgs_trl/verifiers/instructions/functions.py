@@ -22,9 +22,7 @@ _quantifier = kind.one_of(*kind.QUANTIFIERS)
 def _counts(count: int, n: int, quantifier: str, tolerance: int) -> bool:
     if quantifier == "around":
         return abs(count - n) <= tolerance
-    return {"at least": count >= n, "at most": count <= n, "less than": count < n, "exactly": count == n}[
-        quantifier
-    ]
+    return {"at least": count >= n, "at most": count <= n, "less than": count < n, "exactly": count == n}[quantifier]
 
 
 def _tenth(n: int) -> int:

@@ -15,9 +15,7 @@ def judge(response: str, constraints: list[tuple[str, dict[str, Any]]], loose: b
     """
     variants = loose_variants(response) if loose else [response]
     variants = [variant for variant in variants if variant.strip()]
-    return [
-        any(lookup(name).check(text, **arguments) for text in variants) for name, arguments in constraints
-    ]
+    return [any(lookup(name).check(text, **arguments) for text in variants) for name, arguments in constraints]
 
 
 def loose_variants(response: str) -> list[str]:

@@ -40,11 +40,7 @@ def text(value: Any) -> str:
 def words(value: Any) -> list[str]:
     """A non-empty list of texts; a single text is a list of one."""
     items = [value] if isinstance(value, str) else value
-    if (
-        not isinstance(items, (list, tuple))
-        or not items
-        or not all(isinstance(w, str) and w.strip() for w in items)
-    ):
+    if not isinstance(items, (list, tuple)) or not items or not all(isinstance(w, str) and w.strip() for w in items):
         raise ValueError("must be a list of texts that are not blank")
     return list(items)
 

@@ -30,9 +30,7 @@ class Constraint:
         kinds = {**self.required, **self.optional}
         missing = [name for name in self.required if name not in present]
         if missing:
-            raise ValueError(
-                f"instruction {self.name!r} needs the argument {missing[0]!r}, got {sorted(present)}"
-            )
+            raise ValueError(f"instruction {self.name!r} needs the argument {missing[0]!r}, got {sorted(present)}")
         unknown = [name for name in present if name not in kinds]
         if unknown:
             takes = ", ".join(kinds) or "none"
@@ -42,9 +40,7 @@ class Constraint:
             try:
                 checked[name] = kinds[name](value)
             except (ValueError, OverflowError) as error:
-                raise ValueError(
-                    f"instruction {self.name!r}, argument {name!r}: {error}, got {value!r}"
-                ) from None
+                raise ValueError(f"instruction {self.name!r}, argument {name!r}: {error}, got {value!r}") from None
         return checked
 
 

@@ -25,9 +25,7 @@ def act(what):
     if what == "hang":
         while True:
             pass
-    if (
-        what == "hang in C"
-    ):  # holds the interpreter lock, so no thread or signal handler of Python could end it
+    if what == "hang in C":  # holds the interpreter lock, so no thread or signal handler of Python could end it
         re.match(r"(a+)+$", "a" * 64 + "b")
     if what == "raise":
         raise RuntimeError("as asked")
@@ -75,6 +73,14 @@ def moody_reward(completions, **columns):
 
 def short_reward(completions, **columns):
     return [1.0] * (len(completions) - 1)
+
+
+def column_reward(completions, ending, bonus=None, **columns):
+    return [float(text.endswith(end)) for text, end in zip(completions, ending, strict=True)]
+
+
+def stateful_reward(completions, trainer_state, **columns):
+    return [float(trainer_state.global_step)] * len(completions)
 
 
 async def async_length_reward(completions, **columns):

@@ -34,9 +34,7 @@ def test_r1_nested_powers_are_killed_within_the_limit_and_a_second(caplog):
     verifier, counts = MathVerifier(time_limit=2.0), {}
     start = time.monotonic()
     with caplog.at_level(logging.WARNING, logger="mgs_trl.verifiers"):
-        scores = run(
-            verifier, [r"\boxed{5}", HANGS, r"\boxed{6}"], answer=["5"] * 3, log_metric=counts.__setitem__
-        )
+        scores = run(verifier, [r"\boxed{5}", HANGS, r"\boxed{6}"], answer=["5"] * 3, log_metric=counts.__setitem__)
     assert scores == [1.0, None, 0.0]
     assert time.monotonic() - start < 3.0
     assert counts["verifier/math/math_verify/timeouts"] == 1.0

@@ -21,9 +21,7 @@ def test_fraction_all_and_loose():
     assert score(completions, **rows) == [1.0, 0.5, 0.0]
     assert IFEvalVerifier(reward="all")(["q"] * 3, completions, **rows) == [1.0, 0.0, 0.0]
     loose = IFEvalVerifier(mode="loose")
-    assert loose(
-        ["q"], ['Sure, here it is\n"fine"'], instruction_id_list=[[NO_COMMA, QUOTED]], kwargs=[None]
-    ) == [1.0]
+    assert loose(["q"], ['Sure, here it is\n"fine"'], instruction_id_list=[[NO_COMMA, QUOTED]], kwargs=[None]) == [1.0]
     assert loose(["q"], ["**a, b**\nc, d"], instruction_id_list=[[NO_COMMA]], kwargs=[None]) == [0.0]
 
 
@@ -101,9 +99,7 @@ def test_rows_of_other_domains_are_not_validated_or_scored():
 @pytest.mark.parametrize("name", sorted(CONSTRAINTS))
 def test_paper_i1_r12_a_blank_answer_follows_nothing(name):
     arguments = {
-        argument: next(
-            value for value in (0, 1, "a", "less than", "at most", "en", ["a"]) if accepts(kind, value)
-        )
+        argument: next(value for value in (0, 1, "a", "less than", "at most", "en", ["a"]) if accepts(kind, value))
         for argument, kind in CONSTRAINTS[name].required.items()
     }
     for blank in ("", " \n\t", "<think> words"):

@@ -89,9 +89,10 @@ def test_rows_of_other_domains_and_without_answer_are_none():
         1.0, None, None, 0.0,
     ]  # fmt: skip
     assert math_verifier(["q"] * 4, completions) == [None] * 4
-    assert MathVerifier("algebra")(
-        ["q"] * 2, completions[:2], answer=["5", "5"], domain=["algebra", "math"]
-    ) == [1.0, None]
+    assert MathVerifier("algebra")(["q"] * 2, completions[:2], answer=["5", "5"], domain=["algebra", "math"]) == [
+        1.0,
+        None,
+    ]
 
 
 def test_r12_empty_and_unclosed_answers_score_zero():

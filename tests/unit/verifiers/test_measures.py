@@ -60,8 +60,6 @@ def test_capital_words(text, count):
     assert count_capital_words(text) == count
 
 
-@pytest.mark.parametrize(
-    ("text", "count"), [("", 0), ("one two", 2), ("it's 3.5", 4), ("a_b-c", 2), ("日本 語", 2)]
-)
+@pytest.mark.parametrize(("text", "count"), [("", 0), ("one two", 2), ("it's 3.5", 4), ("a_b-c", 2), ("日本 語", 2)])
 def test_words(text, count):
     assert count_words(text) == count

@@ -108,9 +108,7 @@ def test_big_samples_pass(pool):
     assert [outcome.value for outcome in pool.run("misbehaving:echo", tasks)] == [task[0] for task in tasks]
 
 
-@pytest.mark.parametrize(
-    "target", ["misbehaving:missing", "no_such_module:f", "misbehaving:not_a_function.x"]
-)
+@pytest.mark.parametrize("target", ["misbehaving:missing", "no_such_module:f", "misbehaving:not_a_function.x"])
 def test_a_target_that_cannot_be_loaded_is_an_error_not_a_score(pool, target):
     with pytest.raises(PoolError, match=target.split(":")[0]):
         pool.run(target, [("a",)])

@@ -107,6 +107,26 @@ def test_a_function_sees_its_own_rows_only(isolated):
     assert scores == [1.0, None, 3.0]
 
 
+@pytest.mark.parametrize("isolated", [True, False])
+def test_a_functions_parameters_are_the_columns_it_needs(isolated):
+    ((verifier, _),) = build_verifier({"misbehaving:column_reward": {"isolated": isolated}}, "d")
+    assert isinstance(verifier, Verifier)
+    assert verifier.required_columns == ("ending",)
+    assert {column for choice in verifier.column_choices for column in choice} == {"ending", "bonus"}
+    with pytest.raises(ValueError, match="needs the columns ending"):
+        verifier.check_columns(["prompt"])
+    assert verifier(prompts=["q"] * 3, completions=["ab", "ab", "ab"], ending=["b", "a", None]) == [1.0, 0.0, None]
+
+
+def test_a_function_that_needs_the_trainer_cannot_be_isolated():
+    from types import SimpleNamespace
+
+    with pytest.raises(ValueError, match=r"needs trainer_state.*isolated: false"):
+        build_verifier("misbehaving:stateful_reward", "d")
+    ((verifier, _),) = build_verifier({"misbehaving:stateful_reward": {"isolated": False}}, "d")
+    assert verifier(prompts=["q"], completions=["a"], trainer_state=SimpleNamespace(global_step=7)) == [7.0]
+
+
 def test_an_async_function_stays_async_and_sees_its_own_rows():
     from trl.trainer.utils import is_async_callable
 
@@ -119,8 +139,5 @@ def test_an_async_function_stays_async_and_sees_its_own_rows():
 def test_importing_the_package_imports_no_torch():
     code = "import sys, mgs_trl.verifiers; print([m for m in ('torch', 'transformers', 'trl', 'httpx') if m in sys.modules])"
     assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )

@@ -102,9 +102,7 @@ def test_padding_changes_no_score_whatever_the_models_padding_id(own):
     batched = RewardModelVerifier(model=model, tokenizer=tokenizer())(prompts, completions)
     alone = []
     for prompt, completion in zip(prompts, completions, strict=True):
-        ids = tokenizer()(chat(prompt, completion), add_special_tokens=False, return_tensors="pt")[
-            "input_ids"
-        ]
+        ids = tokenizer()(chat(prompt, completion), add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             alone.append(model(input_ids=ids).logits.item())
     assert batched == pytest.approx(alone, rel=1e-5, abs=1e-7)
@@ -177,9 +175,7 @@ def test_long_conversations_lose_their_beginning_and_are_counted(model):
     ],
 )
 def test_clipping_and_normalisation(model, options, mapping):
-    ((verifier, _),) = build_verifier(
-        {"reward_model": {"model": model, "tokenizer": tokenizer(), **options}}, "chat"
-    )
+    ((verifier, _),) = build_verifier({"reward_model": {"model": model, "tokenizer": tokenizer(), **options}}, "chat")
     raw = reference(model, chat("a", "x"))
     assert verifier(["a"], ["x"]) == pytest.approx([mapping(raw)], rel=1e-4)
 
@@ -226,6 +222,4 @@ def test_batches_by_length_hold_every_row_once_within_the_budget():
 
 def test_r12_an_empty_answer_is_scored(model):
     scores = RewardModelVerifier(model=model, tokenizer=tokenizer())(["a", ""], ["<think> no end", ""])
-    assert scores == pytest.approx(
-        [reference(model, chat("a", "")), reference(model, chat("", ""))], rel=1e-5
-    )
+    assert scores == pytest.approx([reference(model, chat("a", "")), reference(model, chat("", ""))], rel=1e-5)

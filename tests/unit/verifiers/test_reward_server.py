@@ -120,9 +120,7 @@ def test_the_requests_fit_vllms_own_schema():
         assert request.add_generation_prompt is False
         assert request.to_pooling_params().use_activation is False
     answer = protocol.ClassificationData(index=0, label=None, probs=[1.5], num_classes=1)
-    response = protocol.ClassificationResponse(
-        model="rm", data=[answer], usage={"prompt_tokens": 1, "total_tokens": 1}
-    )
+    response = protocol.ClassificationResponse(model="rm", data=[answer], usage={"prompt_tokens": 1, "total_tokens": 1})
     assert APIS["vllm_classify"].score(response.model_dump()) == 1.5
 
 
@@ -156,9 +154,7 @@ def test_r10_a_failure_that_stays_names_server_and_sample(serve, status, tries):
 
 def test_r10_by_option_a_failure_scores_none_and_is_counted(serve):
     server = serve(
-        lambda number, body: (
-            length_score(number, body) if body["messages"][-1]["content"] == "aa" else (500, b"")
-        )
+        lambda number, body: length_score(number, body) if body["messages"][-1]["content"] == "aa" else (500, b"")
     )
     counts = {}
     verifier = RewardServerVerifier(url=server.url, retries=1, on_error="none", **FAST)
@@ -170,9 +166,7 @@ def test_r10_server_down_fails_fast_and_then_at_once(serve):
     server = serve(length_score)
     url = server.url
     server.close()
-    verifier = RewardServerVerifier(
-        url=url, retries=2, breaker_failures=3, on_error="none", concurrency=1, **FAST
-    )
+    verifier = RewardServerVerifier(url=url, retries=2, breaker_failures=3, on_error="none", concurrency=1, **FAST)
     assert ask(verifier, ["a"] * 50) == [None] * 50
     down = RewardServerVerifier(url=url, retries=5, breaker_failures=2, **FAST)
     with pytest.raises(VerifierError, match=r"circuit open.*ConnectError"):
@@ -207,9 +201,7 @@ def test_two_classes_or_a_score_per_token_are_refused(serve):
 def test_replicas_share_the_load_and_replace_each_other(serve):
     good = [serve(length_score), serve(length_score)]
     bad = serve(lambda *_: (500, b""))
-    verifier = RewardServerVerifier(
-        url=[bad.url, *(server.url for server in good)], breaker_failures=2, **FAST
-    )
+    verifier = RewardServerVerifier(url=[bad.url, *(server.url for server in good)], breaker_failures=2, **FAST)
     completions = ["a" * (1 + n % 7) for n in range(120)]
     assert ask(verifier, completions) == [float(len(text)) for text in completions]
     assert min(len(server.asked) for server in good) > 20
