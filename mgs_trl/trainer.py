@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
 from mgs_trl.advantages import domain_advantages, needs_domain_statistics
+from mgs_trl.agreement import rewards_of_all_ranks
 from mgs_trl.config import MGSConfig
 from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
-from mgs_trl.engines import DomainGradients, make_engine
+from mgs_trl.engines import DomainGradients, check_engine, make_engine
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
 from mgs_trl.mix import DomainMix, check_supported
+from mgs_trl.rollouts import cpu_engine, reload_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, SurgeryRule, partition_model
 from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows
 
@@ -72,9 +75,14 @@ class MGSTrainer(GRPOTrainer):
         self._surgeon: Surgeon | None = None
         self._engine = None
         self._loaded_state: dict[str, Any] | None = None
-        super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
+        on_cpu = args.use_vllm and args.vllm_mode == "colocate" and args.device.type == "cpu"
+        with cpu_engine(on_cpu, "auto" if args.bf16 else "float32"):
+            super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
+        if on_cpu:
+            self.vllm_generation.sync_weights = partial(reload_weights, self.vllm_generation)
         self._conflict_log = ConflictLog(Path(args.output_dir) / "conflicts.jsonl", args.conflict_log_steps or 0)
         if self.mix.multi_domain:
+            check_engine(self.accelerator)
             self.add_callback(_TokenMetrics(self))
 
     # --- data: exact quotas, rows labelled with their domain ---
@@ -106,7 +114,8 @@ class MGSTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
     ) -> Tensor:
-        rewards_per_func = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        score = partial(super()._calculate_rewards, inputs, prompts, completions, completion_ids_list)
+        rewards_per_func = rewards_of_all_ranks(self.accelerator, score, len(prompts), len(self.reward_funcs))
         self._rewards_per_func = rewards_per_func
         labels = self.mix.labels(inputs)
         if labels is not None:

@@ -2,14 +2,18 @@
 
 from typing import Any
 
+from accelerate.utils import DistributedType
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from mgs_trl.engines.base import Engine, Piece
 from mgs_trl.engines.domain_gradients import DomainGradients
+from mgs_trl.engines.fsdp2 import FSDP2Engine
 from mgs_trl.engines.local import LocalEngine
+from mgs_trl.engines.support import check_engine
 
-__all__ = ["DomainGradients", "Engine", "LocalEngine", "Piece", "make_engine", "trainable_parameters"]
+__all__ = ["DomainGradients", "Engine", "LocalEngine", "Piece", "check_engine", "make_engine", "trainable_parameters"]
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -29,9 +33,15 @@ def make_engine(accelerator: Any, model: nn.Module, unwrapped: nn.Module) -> Eng
         ValueError: an engine without support here; the message names it.
     """
     names = trainable_parameters(unwrapped)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from mgs_trl.engines.zero import make_zero_engine
+
+        return make_zero_engine(accelerator, model, names)
+    if isinstance(model, FSDPModule):
+        return FSDP2Engine(model, names, accelerator.device)
     if model is unwrapped or isinstance(model, DistributedDataParallel):
-        return LocalEngine(model, names)
+        return LocalEngine(model, names, accelerator.device)
     raise ValueError(
-        f"the model is wrapped as {type(model).__name__}, but surgery supports a single process and DDP so far; use "
-        "one of these, or surgery='none'."
+        f"the model is wrapped as {type(model).__name__}, but surgery supports a single process, DDP, DeepSpeed "
+        "ZeRO-1, 2 and 3, and FSDP2; use one of these."
     )

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -37,6 +39,8 @@ class Engine(ABC):
     shard_group: ProcessGroup | None = None
     #: Whether pieces are shards at all (a group of None with `sharded` is the default group).
     sharded: bool = False
+    #: Where inner products are computed and reduced over ranks; gradients may live on the host.
+    device: torch.device = torch.device("cpu")
 
     @abstractmethod
     def pieces(self) -> Sequence[Piece]:
@@ -64,5 +68,10 @@ class Engine(ABC):
     def materialize(self, index: int) -> Tensor:
         """A zero gradient for a piece that has none, to be written into."""
 
-    def commit(self) -> None:
-        """Called once after the combined gradient is written in place."""
+    def commit(self) -> None:  # noqa: B027
+        """Called once after the combined gradient is written in place. Most engines read it where it was written."""
+
+    def agree(self, gramian: Tensor) -> None:
+        """Make `gramian`, computed from this rank's pieces, that of the whole gradients, the same on every rank."""
+        if self.sharded:
+            dist.all_reduce(gramian, group=self.shard_group)

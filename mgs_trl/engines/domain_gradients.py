@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from mgs_trl.engines.base import Engine
@@ -85,7 +84,7 @@ class DomainGradients:
 
     def _gramian(self, rows: list[list[Tensor | None]]) -> Tensor:
         """`[M, T, T]` float64 on the host, summed over the shards."""
-        device = next((g.device for row in reversed(rows) for g in row if g is not None), torch.device("cpu"))
+        device = self.engine.device
         gramian = torch.zeros(len(self.modules), self.domains, self.domains, dtype=torch.float64, device=device)
         for index, module in enumerate(self._module_of_piece):
             present = [d for d in range(self.domains) if rows[d][index] is not None]
@@ -99,8 +98,7 @@ class DomainGradients:
                 add_gramian(part, gradients)
                 where = torch.tensor(present, device=device)
                 gramian[module, where[:, None], where[None, :]] += part
-        if self.engine.sharded:
-            dist.all_reduce(gramian, group=self.engine.shard_group)
+        self.engine.agree(gramian)
         return gramian.cpu()
 
     def _write(self, rows: list[list[Tensor | None]], live: list[Tensor | None], weights: Tensor) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,9 +21,11 @@ class LocalEngine(Engine):
     Args:
         model: the prepared model (wrapped by DDP or not).
         names: trainable parameters by name, from the unwrapped model.
+        device: where inner products are computed.
     """
 
-    def __init__(self, model: nn.Module, names: dict[str, nn.Parameter]):
+    def __init__(self, model: nn.Module, names: dict[str, nn.Parameter], device: torch.device):
+        self.device = device
         self._ddp = model if isinstance(model, DistributedDataParallel) else None
         self._parameters = list(names.values())
         self._pieces = [Piece(name, parameter.numel()) for name, parameter in names.items()]
@@ -65,3 +69,8 @@ class LocalEngine(Engine):
         parameter = self._parameters[index]
         parameter.grad = parameter.new_zeros(parameter.shape)
         return parameter.grad.view(-1)
+
+    def agree(self, gramian: Tensor) -> None:
+        # Equal gradients give equal Gramians on equal machines; where kernels differ, rank 0 decides for all.
+        if self._ddp is not None:
+            dist.broadcast(gramian, src=0)

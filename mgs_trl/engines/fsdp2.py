@@ -1,0 +1,75 @@
+"""FSDP2: every rank holds a slice of each parameter's gradient, a DTensor."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, Shard
+
+from mgs_trl.engines.base import Engine, Piece
+
+
+class FSDP2Engine(Engine):
+    """Local slices of `parameter.grad`.
+
+    Gradients accumulate unsharded until a backward that synchronizes; the switch is set before each forward and
+    overrules the `no_sync()` of the training loop, which is the same switch. With HSDP the slices are disjoint over the
+    sharded dimension of the mesh and repeated over the other.
+
+    Args:
+        model: a module to which `fully_shard` was applied.
+        names: trainable parameters by name.
+        device: where inner products are computed.
+
+    Raises:
+        ValueError: a trainable parameter that is not sharded by FSDP2 along one mesh dimension.
+    """
+
+    sharded = True
+
+    def __init__(self, model: FSDPModule, names: dict[str, nn.Parameter], device: torch.device):
+        self._model = model
+        self.device = device
+        self._parameters = list(names.values())
+        for name, parameter in names.items():
+            if not isinstance(parameter, DTensor) or sum(isinstance(p, Shard) for p in parameter.placements) != 1:
+                raise ValueError(
+                    f"the parameter {name} is not sharded by FSDP2 along one dimension, but surgery needs each "
+                    "trainable parameter to be; use fully_shard alone, without tensor parallelism."
+                )
+        first = cast(DTensor, self._parameters[0])
+        dimension = next(i for i, placement in enumerate(first.placements) if isinstance(placement, Shard))
+        self.shard_group = first.device_mesh.get_group(dimension)
+        self._pieces = [Piece(name, _local(parameter).numel()) for name, parameter in names.items()]
+
+    def pieces(self) -> Sequence[Piece]:
+        return self._pieces
+
+    @contextmanager
+    def backward(self, reduce: bool, step: bool) -> Iterator[None]:
+        self._model.set_requires_gradient_sync(reduce)
+        try:
+            yield
+        finally:
+            self._model.set_requires_gradient_sync(True)
+        if step and self.before_step is not None:
+            self.before_step()
+
+    def gradients(self) -> Sequence[Tensor | None]:
+        return [None if p.grad is None else _local(p.grad).view(-1) for p in self._parameters]
+
+    def clear(self) -> None:
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    def materialize(self, index: int) -> Tensor:
+        parameter = self._parameters[index]
+        parameter.grad = torch.zeros_like(parameter)
+        return _local(parameter.grad).view(-1)
+
+
+def _local(value: Any) -> Tensor:
+    return cast(DTensor, value).to_local().detach()

@@ -1,0 +1,103 @@
+"""ZeRO-1 and ZeRO-2: every rank holds a partition of each flattened parameter group's gradient."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.utils import get_norm_dtype
+from torch import Tensor, nn
+
+from mgs_trl.engines.base import Piece
+from mgs_trl.engines.zero_base import ZeroEngine, check_piece, is_finite
+from mgs_trl.engines.zero_internals import require
+
+
+@dataclass(frozen=True)
+class _Part:
+    """This rank's part of one parameter: `numel` elements at `offset` in the partition of `group`."""
+
+    name: str
+    group: int
+    parameter_id: int
+    offset: int
+    numel: int
+
+
+class PartitionedEngine(ZeroEngine):
+    """`DeepSpeedZeroOptimizer` without offload: `averaged_gradients`, made at each boundary.
+
+    With gradients accumulated in another dtype than the parameters' these are views of a persistent buffer, otherwise
+    of this boundary's tensors; zeroing them in place is right for both.
+
+    Args:
+        accelerator, engine: see `ZeroEngine`.
+        names: trainable parameters by name.
+    """
+
+    def __init__(self, accelerator: Any, engine: Any, names: dict[str, nn.Parameter]):
+        super().__init__(accelerator, engine)
+        require(self.optimizer, "DeepSpeedZeroOptimizer")
+        self.shard_group = self.optimizer.real_dp_process_group[0]
+        self._parts = [part for part in self._own_parts(names) if part.numel > 0]
+        self._pieces = [Piece(part.name, part.numel) for part in self._parts]
+
+    def _own_parts(self, names: dict[str, nn.Parameter]) -> Iterator[_Part]:
+        optimizer = self.optimizer
+        name_of = {id(parameter): name for name, parameter in names.items()}
+        for group, parameters in enumerate(optimizer.params_in_partition):
+            rank = dist.get_rank(optimizer.real_dp_process_group[group])
+            for parameter in parameters:
+                key = optimizer.get_param_id(parameter)
+                start = int(optimizer.grad_start_offset[group][rank][key])
+                offset = int(optimizer.grad_partition_insertion_offset[group][rank][key])
+                numel = int(min(parameter.numel() - start, optimizer.partition_size[group] - offset))
+                yield _Part(name_of[id(parameter)], group, key, offset, numel)
+
+    def gradients(self) -> Sequence[Tensor | None]:
+        groups = self.optimizer.averaged_gradients
+        count = len(self.optimizer.params_in_partition)
+        held = [t for g in range(count) for t in groups[g] if not getattr(t, "_zero_padding", False) and t.numel() > 0]
+        return [check_piece(part.name, tensor, part.numel) for part, tensor in zip(self._parts, held, strict=True)]
+
+    def clear(self) -> None:
+        for tensors in self.optimizer.averaged_gradients.values():
+            for tensor in tensors or ():
+                tensor.zero_()
+
+
+class OffloadedPartitionedEngine(PartitionedEngine):
+    """`DeepSpeedZeroOptimizer` with the optimizer on the host, where the reduced gradient is copied at a boundary."""
+
+    def __init__(self, accelerator: Any, engine: Any, names: dict[str, nn.Parameter]):
+        super().__init__(accelerator, engine, names)
+        require(self.optimizer, "DeepSpeedZeroOptimizer, offloaded")
+
+    def gradients(self) -> Sequence[Tensor | None]:
+        get_accelerator().synchronize()  # copies to the host are asynchronous
+        partitions = self.optimizer.single_partition_of_fp32_groups
+        return [partitions[p.group].grad.view(-1).narrow(0, p.offset, p.numel) for p in self._parts]
+
+    def clear(self) -> None:
+        super().clear()
+        self._clear_accumulated()
+        # A parameter that the next domain does not reach would otherwise keep this domain's gradient.
+        for partition in self.optimizer.single_partition_of_fp32_groups:
+            partition.grad.zero_()
+
+    def commit(self) -> None:
+        optimizer = self.optimizer
+        gradients = [g for g in self.gradients() if g is not None]
+        for part, gradient in zip(self._parts, gradients, strict=True):
+            # From these, not from the gradient, DeepSpeed takes the norm that it logs and clips by.
+            optimizer.norm_for_param_grads[part.parameter_id] = gradient.to(get_norm_dtype()).norm(2)
+        if optimizer.local_overflow:
+            optimizer.local_overflow = not is_finite(gradients)
+
+    def after_step(self) -> None:
+        self._clear_accumulated()
+
+    def _clear_accumulated(self) -> None:
+        for accumulated in self.optimizer.accumulated_grads_in_cpu.values():
+            accumulated.zero_()
