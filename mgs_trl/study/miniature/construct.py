@@ -1,0 +1,241 @@
+"""The work of building: data, reward model, then a policy warmed up until every domain's success is in range."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mgs_trl.study.miniature import measure, preferences
+from mgs_trl.study.miniature.data import (
+    DOMAINS,
+    Rows,
+    demonstrate,
+    draw_demonstrations,
+    draw_rows,
+    write_rows,
+)
+from mgs_trl.study.miniature.policy import BATCH, new_policy, warm_up
+from mgs_trl.study.miniature.tokenizer import build_tokenizer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+RANGE = (
+    0.2,
+    0.6,
+)  # success rates between which reinforcement has something to raise and something to start from
+CHAT_QUANTILE = 0.6  # a chat answer succeeds above this quantile of the demonstrations' scores
+THREADS = 1  # sums in another order are other weights, and with so small a model a second thread gains little
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything is built."""
+
+    train: int = 1024  # prompts per domain
+    held_out: int = 128
+    pool: int = 6000  # instruction-following prompts that demonstrations draw from
+    pairs: int = 3200
+    clean_steps: int = 380
+    noisy_steps: int = 40
+    rounds: int = 4  # of noisy steps, at most
+    attempts: int = 3  # seeds of the policy, at most
+
+
+FULL = Size()
+QUICK = Size(train=48, held_out=16, pool=64, pairs=320, clean_steps=12, noisy_steps=4, rounds=1, attempts=1)
+
+
+def construct(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
+    """Build everything but the manifest in `directory`, and return what the manifest says."""
+    size = QUICK if quick else FULL
+    started = time.monotonic()
+    steps = size.pairs // preferences.REWARD_BATCH + size.clean_steps + size.noisy_steps
+    with _quietly(), _bar(steps) as bar, tempfile.TemporaryDirectory() as scratch:
+        rows = draw_rows(seed, max(size.pool, size.train), size.held_out)
+        for domain, (train, held_out) in rows.items():
+            write_rows(directory / "data" / f"{domain}_train.jsonl", train[: size.train])
+            write_rows(directory / "data" / f"{domain}_heldout.jsonl", held_out)
+        tokenizer = build_tokenizer()
+        accuracy = _reward_model(
+            directory / "reward_model", tokenizer, rows["chat"], size, seed, bar, scratch
+        )
+        score = measure.scorers(directory / "reward_model")
+        threshold = _chat_threshold(score["chat"], rows["chat"][1], seed)
+        policy = _Policy(tokenizer, rows, score, threshold, size, bar, scratch)
+        outcome = policy.build(directory / "policy", seed, checked=not quick)
+    return {
+        **outcome,
+        "range": RANGE,
+        "chat_threshold": threshold,
+        "reward_model_accuracy": accuracy,
+        "prompts": {d: {"train": len(rows[d][0][: size.train]), "heldout": len(rows[d][1])} for d in DOMAINS},
+        "max_completion_length": measure.MAX_COMPLETION_LENGTH,
+        "versions": {
+            name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "math-verify")
+        },
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _reward_model(
+    directory: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    rows: tuple[Rows, Rows],
+    size: Size,
+    seed: int,
+    bar: tqdm,
+    scratch: str,
+) -> float:
+    """Train and save the reward model; return its pair accuracy on held-out prompts."""
+    bar.set_description("reward model")
+    rng = random.Random(f"preferences {seed}")
+    model = preferences.train_reward_model(
+        tokenizer,
+        preferences.pairs(rows[0], size.pairs, rng),
+        seed=seed,
+        directory=scratch,
+        on_step=bar.update,
+    )
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return preferences.pair_accuracy(model, tokenizer, preferences.pairs(rows[1], 4 * size.held_out, rng))
+
+
+def _chat_threshold(score: Callable[[Rows, list[str]], list[float]], rows: Rows, seed: int) -> float:
+    """The score that an answer must exceed to count as a success: a quantile of the demonstrations' scores."""
+    rng = random.Random(f"threshold {seed}")
+    drawn = [rng.choice(rows) for _ in range(512)]
+    values = sorted(score(drawn, [demonstrate(row, rng, {}) for row in drawn]))
+    return round(values[int(CHAT_QUANTILE * len(values))], 4)
+
+
+@dataclass
+class _Policy:
+    """What the warm-up of a policy needs besides a seed."""
+
+    tokenizer: PreTrainedTokenizerFast
+    rows: dict[str, tuple[Rows, Rows]]
+    score: dict[str, Callable[[Rows, list[str]], list[float]]]
+    threshold: float
+    size: Size
+    bar: tqdm
+    scratch: str
+
+    def build(self, directory: Path, seed: int, checked: bool) -> dict[str, Any]:
+        """Warm up policies of successive seeds until one is in range; save it and return what became of each."""
+        tried = []
+        for attempt in range(self.size.attempts):
+            model, outcome = self._attempt(seed + 1000 * attempt)
+            tried.append(outcome["success_rate"])
+            if _in_range(outcome["success_rate"]) or not checked:
+                model.save_pretrained(directory)
+                self.tokenizer.save_pretrained(directory)
+                return {**outcome, "attempts": tried}
+            self.bar.total += self.size.clean_steps + self.size.noisy_steps
+        raise RuntimeError(
+            f"no policy came into the range {RANGE} of success rates; the attempts reached {tried}"
+        )
+
+    def _attempt(self, seed: int) -> tuple[LlamaForCausalLM, dict[str, Any]]:
+        """Teach the tasks from clean demonstrations, then blur them with noisy ones, domain by domain as needed."""
+        rng = random.Random(f"demonstrations {seed}")
+        noise = dict.fromkeys(DOMAINS, 0.0)
+        model = new_policy(self.tokenizer, seed)
+        self._train(model, noise, rng, self.size.clean_steps, 3e-3, seed, "warm-up")
+        noise |= {"math": 0.55, "instruction_following": 0.25}
+        rates: dict[str, float] = {}
+        means: dict[str, float] = {}
+        for round_ in range(self.size.rounds):
+            self.bar.total += self.size.noisy_steps * (round_ > 0)
+            self._train(model, noise, rng, self.size.noisy_steps, 8e-4, seed + round_, "blurring")
+            held_out = {domain: self.rows[domain][1] for domain in DOMAINS}
+            rates, means = measure.success_rates(
+                model, self.tokenizer, held_out, self.score, self.threshold, seed
+            )
+            if _in_range(rates):
+                break
+            noise = {d: _adjusted(noise[d], rates[d]) for d in DOMAINS}
+        return model, {"success_rate": rates, "mean_score": means, "policy_seed": seed}
+
+    def _train(
+        self,
+        model: LlamaForCausalLM,
+        noise: dict[str, float],
+        rng: random.Random,
+        steps: int,
+        rate: float,
+        seed: int,
+        name: str,
+    ) -> None:
+        self.bar.set_description(name)
+        pools = {domain: train for domain, (train, _) in self.rows.items()}
+        rows = draw_demonstrations(pools, steps * BATCH, noise, rng)
+        warm_up(
+            model,
+            self.tokenizer,
+            rows,
+            steps=steps,
+            learning_rate=rate,
+            seed=seed,
+            directory=self.scratch,
+            on_step=self.bar.update,
+        )
+
+
+def _in_range(rates: dict[str, float]) -> bool:
+    return all(RANGE[0] <= rate <= RANGE[1] for rate in rates.values())
+
+
+def _adjusted(noise: float, rate: float) -> float:
+    """More noise for a domain that succeeds too often, little for one that succeeds too rarely."""
+    if rate > RANGE[1]:
+        return min(0.9, noise + 0.15)
+    return noise / 4 if rate < RANGE[0] else noise
+
+
+def _bar(total: int) -> tqdm:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="step", desc="miniature")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """No bars and notices of the libraries, the seeds and threads of torch as wanted, and all of it put back after."""
+    import datasets
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    threads, bars = torch.get_num_threads(), datasets.are_progress_bars_disabled()
+    loggers = [logging.getLogger(name) for name in ("trl", "accelerate", "datasets")]
+    levels = [logger.level for logger in loggers]
+    verbosity = transformers_logging.get_verbosity()
+    own_bars = transformers_logging.is_progress_bar_enabled()
+    try:
+        torch.set_num_threads(THREADS)
+        datasets.disable_progress_bars()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        transformers_logging.set_verbosity(verbosity)
+        if own_bars:
+            transformers_logging.enable_progress_bar()
+        if not bars:
+            datasets.enable_progress_bars()
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
