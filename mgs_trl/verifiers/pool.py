@@ -194,11 +194,8 @@ class _Run:
         return self.outcomes  # pyright: ignore[reportReturnType]  # all set: open is 0
 
     def _staff(self) -> None:
-        chunks = -(-len(self.waiting) // self.pool.chunk_tasks)
-        # Few tasks still spread over the workers: a chunk is not worth a wait.
-        wanted = min(self.pool.size, max(chunks, min(len(self.waiting), self.pool.size)))
         registered = {key.data for key in self.selector.get_map().values()}
-        for worker in self.pool._ensure(wanted):
+        for worker in self.pool._ensure(len(self.waiting)):
             if worker not in registered:
                 self.selector.register(worker.stdout, selectors.EVENT_READ, worker)
             if not worker.tickets and not worker.outgoing and not worker.loading:

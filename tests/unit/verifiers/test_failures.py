@@ -29,14 +29,21 @@ def moody(**options):
     return verifier
 
 
-def test_r1_nested_powers_are_killed_within_the_limit_and_a_second(caplog):
-    math_verifier(["q"], [r"\boxed{5}"], answer=["5"])
-    verifier, counts = MathVerifier(time_limit=2.0), {}
-    start = time.monotonic()
+def test_r1_nested_powers_are_killed_within_the_limit_and_a_second():
+    verifier, seconds = MathVerifier(time_limit=1.0), []
+    for _ in range(3):  # the best of three: what else the machine does is not the pool's time
+        assert run(verifier, [r"\boxed{5}"] * 2, answer=["5"] * 2) == [1.0, 1.0]  # a worker is there and loaded
+        start = time.monotonic()
+        assert run(verifier, [HANGS], answer=["5"]) == [None]
+        seconds.append(time.monotonic() - start)
+    assert 1.0 <= min(seconds) < 2.0
+
+
+def test_r1_a_hang_is_counted_named_and_costs_no_neighbour(caplog):
+    verifier, counts = MathVerifier(time_limit=1.0), {}
+    columns = {"answer": ["5"] * 3, "log_metric": counts.__setitem__}
     with caplog.at_level(logging.WARNING, logger="mgs_trl.verifiers"):
-        scores = run(verifier, [r"\boxed{5}", HANGS, r"\boxed{6}"], answer=["5"] * 3, log_metric=counts.__setitem__)
-    assert scores == [1.0, None, 0.0]
-    assert time.monotonic() - start < 3.0
+        assert run(verifier, [r"\boxed{5}", HANGS, r"\boxed{6}"], **columns) == [1.0, None, 0.0]
     assert counts["verifier/math/math_verify/timeouts"] == 1.0
     (record,) = caplog.records
     for part in ("math/math_verify", "domain 'math'", "sample 1", "a question", "dfrac"):
