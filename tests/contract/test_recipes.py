@@ -1,0 +1,148 @@
+"""Every shipped recipe composes and passes `--check` offline as far as possible; built packages contain them all."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from mgs_trl.check import check
+from mgs_trl.domains.datasets import load_domain
+from mgs_trl.recipe import DatasetSpec, find_recipe, load_recipe, recipes_directory, shipped_recipes
+from mgs_trl.study.miniature import miniature_dir
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "data"
+LOCAL_DATA = [
+    f"domains.math.dataset={EXAMPLES / 'simplerl_level3to5.jsonl'}",
+    f"domains.chat.dataset={EXAMPLES / 'wildchat_if.jsonl'}",
+    f"domains.instruction_following.dataset={EXAMPLES / 'nemotron_if.jsonl'}",
+]
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Path:
+    """A tokenizer without a chat template, as base models have; one token per word."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    core = Tokenizer(models.WordLevel({"<unk>": 0, "<eos>": 1}, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    directory = tmp_path_factory.mktemp("tokenizer")
+    PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", eos_token="<eos>").save_pretrained(directory)
+    return directory
+
+
+def test_the_recipes_that_are_promised_are_shipped():
+    assert {"miniature", "math_chat_if", "math_chat_if_llama"} <= set(shipped_recipes())
+    assert recipes_directory() == ROOT / "recipes"
+
+
+@pytest.mark.parametrize("name", ["math_chat_if", "math_chat_if_llama"])
+def test_flagship_recipes_check_offline_and_say_what_they_could_not(name):
+    plan = check(load_recipe(name), ranks=8)
+    # 64 prompts a step (paper.md 2.3), a third each; the largest remainder goes to the first name.
+    assert plan.quotas == {"chat": 22, "instruction_following": 21, "math": 21}
+    unchecked = "\n".join(plan.unchecked)
+    for domain in ("math", "chat", "instruction_following"):
+        assert f"domains.{domain}.dataset" in unchecked
+    assert "not reachable" in unchecked
+
+
+def test_the_flagship_recipe_has_the_papers_settings():
+    """paper.md, section 2.3 (and 2.1 for the prompt, 2.2 for the data)."""
+    recipe = load_recipe("math_chat_if")
+    config = check(recipe, ranks=8).config
+    expected = {
+        "num_generations": 8,
+        "temperature": 0.7,
+        "top_p": 1.0,
+        "max_completion_length": 4096,
+        "learning_rate": 1e-6,
+        "lr_scheduler_type": "constant",
+        "beta": 1e-3,
+        "entropy_coef": 1e-3,
+        "epsilon": 0.2,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "num_train_epochs": 2,
+        "save_steps": 120,
+        "scale_rewards": "group",
+        "surgery": "pcgrad",
+        "generation_kwargs": {"stop": ["</response>"]},
+    }
+    assert {name: getattr(config, name) for name in expected} == expected
+    assert recipe.max_prompt_length == 896
+    assert recipe.model.name_or_path == "Qwen/Qwen2.5-7B"
+    assert {domain.template for domain in recipe.domains.values()} == {"zero_think"}
+
+
+def test_the_flagship_recipe_runs_on_the_example_data(tokenizer):
+    plan = check(load_recipe("math_chat_if", [*LOCAL_DATA, f"model={tokenizer}"]), ranks=8)
+    assert plan.rows == {
+        "math": "28 (simplerl)",
+        "chat": "32 (wildchat_if)",
+        "instruction_following": "28 (nemotron_if)",
+    }
+    assert not any("dataset" in line for line in plan.unchecked)
+
+
+def test_the_other_instruction_schema_serves_as_well(tokenizer):
+    overrides = [
+        *LOCAL_DATA,
+        f"model={tokenizer}",
+        f"domains.instruction_following.dataset={EXAMPLES / 'rlvr_ifeval.jsonl'}",
+    ]
+    assert check(load_recipe("math_chat_if", overrides)).rows["instruction_following"] == "32 (rlvr_ifeval)"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.jsonl")), ids=lambda path: path.stem)
+def test_example_data_is_twenty_to_fifty_distinct_prompts(path):
+    rows = load_domain("any", DatasetSpec(path=str(path))).rows
+    assert 20 <= len({str(row["prompt"]) for row in rows}) == len(rows) <= 50
+
+
+def test_the_miniature_recipe_looks_where_the_miniature_is_built(monkeypatch, tmp_path):
+    monkeypatch.delenv("MGS_TRL_MINIATURE", raising=False)
+    for cache in (None, str(tmp_path)):
+        if cache:
+            monkeypatch.setenv("MGS_TRL_CACHE", cache)
+        else:
+            monkeypatch.delenv("MGS_TRL_CACHE", raising=False)
+        assert load_recipe("miniature").model.name_or_path == str(miniature_dir() / "policy")
+
+
+def test_a_missing_miniature_is_said_before_anything_else(monkeypatch, tmp_path):
+    monkeypatch.setenv("MGS_TRL_MINIATURE", str(tmp_path))
+    with pytest.raises(ValueError, match="is not a directory"):
+        check(load_recipe("miniature", ["rollout=transformers"]))
+
+
+def test_a_recipe_by_path_is_the_recipe_by_name():
+    assert find_recipe(ROOT / "recipes" / "miniature.yaml") == find_recipe("miniature")
+
+
+def test_own_verifier_example():
+    script = ROOT / "examples" / "own_verifier.py"
+    assert len(script.read_text().splitlines()) < 60
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=True, cwd=ROOT)
+    assert result.stdout.splitlines() == [
+        "poetry/rhymes (weight 1.0): [1.0, 0.5, None]",
+        "poetry/short (weight 0.2): [1.0, 1.0, None]",
+    ]
+
+
+@pytest.mark.slow
+def test_a_built_package_holds_every_recipe(tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", tmp_path, ROOT]
+    subprocess.run(command, check=True, timeout=300, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"mgs_trl/recipes/{name}.yaml" for name in shipped_recipes()} <= names

@@ -1,0 +1,170 @@
+"""The command: training a recipe end to end, `--check`, user errors without traceback, interruption and resuming."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from transformers import TrainerControl
+
+from mgs_trl.interrupt import StopOnSignal
+from mgs_trl.recipe import load_recipe
+from mgs_trl.train import main
+
+SMALL = [
+    "rollout=transformers",
+    "trainer.use_cpu=true",
+    "trainer.per_device_train_batch_size=12",
+    "trainer.num_generations=2",
+    "trainer.per_device_eval_batch_size=6",
+    "trainer.max_completion_length=4",
+]
+DOMAINS = ["chat", "instruction_following", "math"]
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def command(miniature, output):
+    """Arguments of a run of a few tiny steps."""
+    return ["miniature", *SMALL, "trainer.max_steps=3", f"trainer.output_dir={output}"]
+
+
+def test_a_recipe_trains_evaluates_and_ends_with_tables(command, output, capsys):
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "Held-out reward" in printed
+    assert "Conflicts between domains" in printed
+    assert load_recipe(output / "recipe.yaml") == load_recipe("miniature", command[1:])
+    assert (output / "model.safetensors").is_file()
+    steps = [json.loads(line) for line in (output / "conflicts.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2, 3]
+    assert all(step["domains"] == DOMAINS for step in steps)
+
+
+def test_check_prints_the_plan_and_trains_nothing(command, output, capsys):
+    assert main([*command, "--check", "--ranks", "2"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "12 prompts x 2 completions over 2 rank(s)" in printed  # 12 rows x 2 ranks / 2 completions
+    assert "nothing wrong found." in printed
+    assert "9 (plain)" in printed  # the rows of math
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["trainer.learning_rat=1"], ["learning_rat", "learning_rate"]),
+        (["domains.math.verifier=maths"], ["maths", "math"]),
+        (["domains.math.verifier={math: {fallbak: none}}"], ["fallbak", "fallback"]),
+        (["domains.math.verifier=no_such_module:f"], ["no_such_module"]),
+        (["domains.math.dataset={data}/chat_train.jsonl"], ["math", "chat_train.jsonl", "answer"]),
+        (["domains.math.dataset={data}/none.jsonl"], ["none.jsonl"]),
+        (["domains.math.share=1000"], ["no prompt", "smallest window"]),
+        (["model=./nowhere"], ["./nowhere"]),
+        (["domains.instruction_following.dataset.columns.kwargs=args"], ["args", "kwargs"]),
+    ],
+)
+@pytest.mark.parametrize("flags", [["--check"], []], ids=["check", "train"])
+def test_user_errors_are_one_sentence_and_exit_code_2(command, miniature, output, capsys, changes, words, flags):
+    changes = [change.format(data=miniature / "data") if "{data}" in change else change for change in changes]
+    assert main([*command, *changes, *flags]) == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert all(word in line for word in words), line
+    assert not (output / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("resume", [["--resume"], ["--resume", "no/such/checkpoint"]])
+def test_resuming_from_nothing_is_an_error(command, capsys, resume):
+    assert main([*command, *resume]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_on_the_command_line_errors_have_no_traceback():
+    result = subprocess.run(
+        [sys.executable, "-m", "mgs_trl.train", "miniature", "stratgy=mixed"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("error: recipe has the unknown key 'stratgy'")
+    assert "Traceback" not in result.stderr
+
+
+def test_errors_that_are_not_the_users_keep_their_traceback(command, monkeypatch):
+    monkeypatch.setattr("mgs_trl.build.combine", lambda parts: [].index(0))
+    with pytest.raises(ValueError, match="not in list"):
+        main(command)
+
+
+def test_an_override_after_resume_is_an_override():
+    from mgs_trl.train import _parse
+
+    arguments = _parse(["miniature", "--resume", "trainer.max_steps=3"])
+    assert (arguments.overrides, arguments.resume) == (["trainer.max_steps=3"], "last")
+
+
+def run(command, miniature, log):
+    environment = {**os.environ, "MGS_TRL_MINIATURE": str(miniature), "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "mgs_trl.train", *command]
+    return subprocess.Popen(arguments, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+
+def windows(path):
+    """What each step's Gramians are: they tell which prompts and completions a step had."""
+    return {row["step"]: row["gramian"] for row in map(json.loads, (path / "conflicts.jsonl").read_text().splitlines())}
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed_runs_as_if_nothing_had_happened(miniature, tmp_path):
+    """The windows after resuming are those of a run that was never stopped (issue: Interrupted and resumed)."""
+    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log.txt"
+    arguments = ["miniature", *SMALL, "trainer.max_steps=30"]
+    with log.open("w") as file:
+        assert run([*arguments, f"trainer.output_dir={whole}"], miniature, file).wait(300) == 0
+    arguments.append(f"trainer.output_dir={broken}")
+    with log.open("w") as file:
+        process = run(arguments, miniature, file)
+        while process.poll() is None and "step 2:" not in log.read_text():
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(300) == 128 + signal.SIGTERM
+    text = log.read_text()
+    step = int(re.search(r"stopped after step (\d+); resume with: accelerate launch .*--resume", text)[1])
+    assert 2 <= step < 30
+    assert (broken / f"checkpoint-{step}").is_dir()
+    with log.open("w") as file:
+        assert run([*arguments, "--resume"], miniature, file).wait(300) == 0
+    expected, found = windows(whole), windows(broken)
+    assert sorted(found) == sorted(expected) == list(range(1, 31))
+    for number, gramian in expected.items():
+        np.testing.assert_allclose(found[number], gramian, rtol=1e-5, atol=1e-9, err_msg=f"step {number}")
+
+
+def test_the_first_signal_stops_after_the_step_and_the_second_at_once():
+    stop, control, arguments = StopOnSignal(), TrainerControl(), SimpleNamespace(device="cpu")
+    before = signal.getsignal(signal.SIGINT)
+    stop.on_train_begin(arguments, None, control)
+    stop.on_step_end(arguments, None, control)
+    assert not control.should_training_stop
+    signal.raise_signal(signal.SIGINT)
+    stop.on_step_end(arguments, None, control)
+    assert (stop.received, control.should_training_stop, control.should_save) == (signal.SIGINT, True, True)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    stop.on_train_end(arguments, None, control)
+    assert signal.getsignal(signal.SIGINT) is before
