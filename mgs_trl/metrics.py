@@ -50,6 +50,7 @@ def add_rollout_metrics(
     rewards: Tensor,
     lengths: Tensor,
     clipped: Tensor,
+    infinite: Tensor,
     num_generations: int,
 ) -> None:
     """Add one scored batch, over all ranks.
@@ -57,8 +58,9 @@ def add_rollout_metrics(
     Args:
         metrics: where to add.
         names: sorted domain names.
-        domains, rewards, lengths, clipped: per completion: domain index, weighted reward (NaN where nothing scored
-            it), tokens, whether it was cut at the maximum length. Prompt groups are consecutive.
+        domains, rewards, lengths, clipped, infinite: per completion: domain index, weighted reward (NaN where nothing
+            scored it), tokens, whether it was cut at the maximum length, whether a verifier gave it an infinite
+            reward. Prompt groups are consecutive.
         num_generations: completions per prompt.
     """
     group_std = nanstd(rewards.view(-1, num_generations), dim=1)
@@ -68,6 +70,8 @@ def add_rollout_metrics(
         metrics.add(f"domain/{name}/reward", rewards[mine])
         metrics.add(f"domain/{name}/mean_length", lengths[mine])
         metrics.add(f"domain/{name}/clipped_ratio", clipped[mine].float())
+        metrics.add(f"domain/{name}/unscored_ratio", rewards[mine].isnan().float())
+        metrics.add(f"domain/{name}/infinite_ratio", infinite[mine].float())
         if num_generations > 1:
             std = group_std[group_domain == d]
             metrics.add(f"domain/{name}/frac_zero_std", torch.isclose(std, torch.zeros_like(std)).float())

@@ -116,7 +116,6 @@ class MGSTrainer(GRPOTrainer):
     ) -> Tensor:
         score = partial(super()._calculate_rewards, inputs, prompts, completions, completion_ids_list)
         rewards_per_func = rewards_of_all_ranks(self.accelerator, score, len(prompts), len(self.reward_funcs))
-        self._rewards_per_func = rewards_per_func
         labels = self.mix.labels(inputs)
         if labels is not None:
             device = self.accelerator.device
@@ -124,6 +123,9 @@ class MGSTrainer(GRPOTrainer):
             clipped = [not ids or ids[-1] not in ends for ids in completion_ids_list]
             rows = torch.tensor([labels, [len(ids) for ids in completion_ids_list], clipped], device=device).T
             domains, lengths, was_clipped = gather(rows.contiguous()).T
+            infinite = rewards_per_func.isinf()
+            # One infinite reward would turn its whole group's advantages into NaN, which TRL zeroes without a word.
+            rewards_per_func = rewards_per_func.masked_fill(infinite, torch.nan)
             rewards = (rewards_per_func * self.reward_weights.to(device)).nansum(dim=1)
             rewards[rewards_per_func.isnan().all(dim=1)] = torch.nan
             training = self.model.training
@@ -134,8 +136,10 @@ class MGSTrainer(GRPOTrainer):
                 rewards,
                 lengths,
                 was_clipped,
+                infinite.any(dim=1),
                 self.num_generations if training else self.num_generations_eval,
             )
+        self._rewards_per_func = rewards_per_func
         return rewards_per_func
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

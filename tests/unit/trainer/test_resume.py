@@ -68,7 +68,11 @@ def test_changed_quotas_are_refused(ours, tmp_path):
     settings = {**SETTINGS, "max_steps": 2}
     ours(**settings)
     with pytest.raises(ValueError, match="prompts per window"):
-        ours(resume=str(tmp_path / "ours" / "checkpoint-1"), mixture={"chat": 1, "math": 3, "instruction_following": 2}, **settings)
+        ours(
+            resume=str(tmp_path / "ours" / "checkpoint-1"),
+            mixture={"chat": 1, "math": 3, "instruction_following": 2},
+            **settings,
+        )
 
 
 def test_conflict_log_of_a_resumed_run_has_every_step_once(ours, tmp_path):
