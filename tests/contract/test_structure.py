@@ -130,6 +130,13 @@ def test_private_names_of_trl_that_the_trainer_overrides_still_exist():
     ):  # fmt: skip
         assert callable(getattr(GRPOTrainer, name))
     source = inspect.getsource(GRPOTrainer)
-    for attribute in ("_buffered_inputs", "_step", "_metrics", "_current_train_step_time", "_tokenizer", "eos_token_ids"):
+    for attribute in (
+        "_buffered_inputs",
+        "_step",
+        "_metrics",
+        "_current_train_step_time",
+        "_tokenizer",
+        "eos_token_ids",
+    ):
         assert f"self.{attribute} " in source or f"self.{attribute}[" in source, attribute
     assert "_set_sync_gradients" in inspect.getsource(Trainer)

@@ -46,7 +46,9 @@ class GreedyAgreement(TrainerCallback):
         for prompt in ("w3 w5 w8", "w30 w31", "w90 w7 w7 w100"):
             ids = trainer.processing_class(prompt)["input_ids"]
             out = trainer.vllm_generation.llm.generate(
-                [{"prompt_token_ids": ids}], SamplingParams(temperature=0, max_tokens=8, ignore_eos=True), use_tqdm=False
+                [{"prompt_token_ids": ids}],
+                SamplingParams(temperature=0, max_tokens=8, ignore_eos=True),
+                use_tqdm=False,
             )
             theirs = list(out[0].outputs[0].token_ids)
             tokens = torch.tensor([ids])
@@ -71,8 +73,6 @@ def test_greedy_tokens_equal_transformers_after_every_step(policy, tmp_path):
     assert len(check.compared) == 9
     assert [ours for ours, _ in check.compared] == [theirs for _, theirs in check.compared]
     assert len({tuple(ours) for ours, _ in check.compared}) > 3  # the steps do change what is generated
-    differences = [
-        log["sampling/sampling_logp_difference/max"] for log in trainer.state.log_history if "reward" in log
-    ]
+    differences = [log["sampling/sampling_logp_difference/max"] for log in trainer.state.log_history if "reward" in log]
     assert len(differences) == 3
     assert max(differences) < 0.02
