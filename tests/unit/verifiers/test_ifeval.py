@@ -132,13 +132,9 @@ def test_results_per_constraint_are_logged():
 
 
 def test_r12_language_is_deterministic():
-    """Unseeded, langdetect flips on this text (demand.md section 3)."""
-    rows = {
-        "instruction_id_list": [["language:response_language"]] * 50,
-        "kwargs": [[{"language": "nl"}]] * 50,
-    }
-    assert len(set(score(["Ik ben een mens"] * 50, **rows))) == 1
-    assert len(set(score(["en de in op"] * 50, **rows))) == 1
+    """Unseeded, langdetect calls this French in half of all calls, else Finnish."""
+    rows = {"instruction_id_list": [["language:response_language"]] * 60, "kwargs": [[{"language": "fr"}]] * 60}
+    assert len(set(score(["salut bonjour hola"] * 60, **rows))) == 1
 
 
 CASES = [  # func_name, arguments, a response that follows, one that does not
