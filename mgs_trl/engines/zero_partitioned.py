@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
-from deepspeed.runtime.utils import get_norm_dtype
+from deepspeed.runtime.zero.utils import get_norm_dtype
 from torch import Tensor, nn
 
 from mgs_trl.engines.base import Piece
