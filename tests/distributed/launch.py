@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,17 +22,30 @@ class Result:
 
     folder: Path
 
+    def file(self, name: str) -> Path:
+        """A file that rank 0 or each rank wrote.
+
+        Raises:
+            RuntimeError: the case failed; with the traceback of each rank that did.
+        """
+        path = self.folder / name
+        errors = sorted(self.folder.glob("error_*.txt"))
+        if errors or not path.exists():
+            text = "\n".join(f"{error.name}: {error.read_text()}" for error in errors)
+            raise RuntimeError(f"{self.folder.name} did not finish:\n{text}")
+        return path
+
     @cached_property
     def parameters(self) -> dict[str, torch.Tensor]:
-        return torch.load(self.folder / "parameters.pt", weights_only=True)
+        return torch.load(self.file("parameters.pt"), weights_only=True)
 
     @cached_property
     def conflicts(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "conflicts.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in self.file("conflicts.jsonl").read_text().splitlines()]
 
     @cached_property
     def log(self) -> list[dict[str, Any]]:
-        return json.loads((self.folder / "log.json").read_text())
+        return json.loads(self.file("log.json").read_text())
 
     def gramians(self) -> torch.Tensor:
         """float64 `[steps, M, T, T]`."""
@@ -41,16 +55,16 @@ class Result:
         return torch.tensor([entry["grad_norm"] for entry in self.log if "grad_norm" in entry], dtype=torch.float64)
 
     def shards(self, rank: int) -> dict[int, list[tuple[str, torch.Tensor]]]:
-        return torch.load(self.folder / f"shards_{rank}.pt", weights_only=True)
+        return torch.load(self.file(f"shards_{rank}.pt"), weights_only=True)
 
     def collectives(self) -> dict[str, list[int]]:
-        return json.loads((self.folder / "collectives.json").read_text())
+        return json.loads(self.file("collectives.json").read_text())
 
     def error(self, rank: int) -> str:
         return (self.folder / f"error_{rank}.txt").read_text()
 
 
-def launch(cases: Sequence[dict[str, Any]], ranks: int, model: str, out: Path, timeout: int = 500) -> dict[str, Result]:
+def launch(cases: Sequence[dict[str, Any]], ranks: int, model: str, out: Path, timeout: int = 900) -> dict[str, Result]:
     """Train `cases` in one spawn of `ranks` processes; a dictionary of results by name."""
     out.mkdir(exist_ok=True, parents=True)
     file = out / f"cases_{ranks}.json"
@@ -68,8 +82,19 @@ def launch(cases: Sequence[dict[str, Any]], ranks: int, model: str, out: Path, t
         "PYTHONPATH": str(ROOT),
     }
     command = [*start, str(ROOT / "tests/distributed/worker.py"), str(file), model, str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
-    if done.returncode:
-        errors = "\n".join(f"{file}: {file.read_text()}" for file in sorted(folder.glob("*/error_*.txt")))
-        raise RuntimeError(f"{ranks} ranks ended with {done.returncode}:\n{errors or done.stderr[-4000:]}")
+    log = out / f"output_{ranks}.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+        )
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = f"no end within {timeout} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    if code and not folder.exists():
+        raise RuntimeError(f"{ranks} ranks ended with {code}:\n{log.read_text()[-4000:]}")
     return {case["name"]: Result(folder / case["name"]) for case in cases}

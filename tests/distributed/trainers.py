@@ -36,7 +36,8 @@ class FailingVerifier(MGSTrainer):
 
     def __init__(self, model, reward_funcs, *args, **kwargs):
         def verifier(completions, completion_ids, trainer_state, **columns):
-            if trainer_state.global_step == 1 and torch.distributed.get_rank() == torch.distributed.get_world_size() - 1:
+            last = torch.distributed.get_rank() == torch.distributed.get_world_size() - 1
+            if last and trainer_state.global_step == 1:
                 raise KeyError("no such answer key")
             return reward_funcs(completions=completions, completion_ids=completion_ids, **columns)
 

@@ -24,7 +24,7 @@ CASE: dict[str, Any] = {
     "salts": {},  # domain -> salt of its completions
     "trainer": "MGSTrainer",  # a key of trainers.TRAINERS
     "lora": False,
-    "resume": None,  # checkpoint folder
+    "resume_of": None,  # kind of case whose checkpoint of step 2 is resumed
     "record": False,  # write this rank's shard of each domain's gradient at the first step
     "count": False,  # write the numbers moved by collectives in the last step
 }
@@ -71,7 +71,6 @@ ENGINES: dict[str, dict[str, Any]] = {
 }
 #: Class of the wrapped model (or of the optimizer, with DeepSpeed) that a case must really have trained with.
 EXPECTED = {
-    "single": "LlamaForCausalLM",
     "ddp": "DistributedDataParallel",
     "zero1": "DeepSpeedZeroOptimizer",
     "zero2": "DeepSpeedZeroOptimizer",
@@ -168,7 +167,8 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
         "learning_rate": 1e-3,
         "lr_scheduler_type": "constant",
         "max_completion_length": 12,
-        "per_device_train_batch_size": 4,
+        # Several micro-batches in every domain, so that accumulation is seen; 3 ranks get domains that do not divide.
+        "per_device_train_batch_size": {1: 4, 2: 2, 3: 2, 4: 1}[RANKS],
         "bf16": False,
         "disable_tqdm": True,
         "save_strategy": "no",
@@ -199,8 +199,10 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
         return step(wrapped, *rest)
 
     trainer.training_step = watched_step
-    trainer.train(resume_from_checkpoint=case["resume"])
-    assert trained == {EXPECTED[case["engine"]]}, f"{case['name']}: trained with {trained}"
+    checkpoint = out.parent / f"{case['resume_of']}-{case['engine']}" / "checkpoint-2" if case["resume_of"] else None
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if case["engine"] != "single":
+        assert trained == {EXPECTED[case["engine"]]}, f"{case['name']}: trained with {trained}"
     parameters = whole_parameters(trainer, case["engine"])
     if recorder is not None:
         torch.save(recorder.shards, out / f"shards_{RANK}.pt")
@@ -221,10 +223,8 @@ def main() -> None:
         folder.mkdir(exist_ok=True, parents=True)
         try:
             run({**CASE, **case}, model, folder)
-        except Exception:
+        except Exception:  # the test of this case reads it; the other cases go on
             (folder / f"error_{RANK}.txt").write_text(traceback.format_exc())
-            if not case.get("fails"):
-                raise
         if dist.is_initialized():
             dist.barrier()
     if dist.is_initialized():

@@ -1,0 +1,63 @@
+"""What surgery cannot be exact with is refused by name at start, in one sentence."""
+
+from types import SimpleNamespace
+
+import pytest
+from accelerate.utils import DistributedType
+
+from mgs_trl.engines.support import check_engine
+
+
+def accelerator(kind=DistributedType.DEEPSPEED, config=None, fsdp_version=2, mixed_precision="no", parallelism=None):
+    state = SimpleNamespace(
+        deepspeed_plugin=SimpleNamespace(deepspeed_config=config or {}),
+        fsdp_plugin=SimpleNamespace(fsdp_version=fsdp_version),
+        parallelism_config=parallelism,
+    )
+    return SimpleNamespace(distributed_type=kind, state=state, mixed_precision=mixed_precision)
+
+
+def zero(**options):
+    return {"zero_optimization": {"stage": 3, **options}}
+
+
+@pytest.mark.parametrize(
+    "run, words",
+    [
+        ({"kind": DistributedType.FSDP, "fsdp_version": 1}, ["FSDP1", "fsdp_version to 2"]),
+        ({"kind": DistributedType.MEGATRON_LM}, ["MEGATRON_LM", "use DDP"]),
+        ({"kind": DistributedType.MULTI_GPU, "mixed_precision": "fp16"}, ["fp16", "bf16"]),
+        ({"kind": DistributedType.FSDP, "parallelism": SimpleNamespace(tp_size=2)}, ["tp_size"]),
+        ({"config": {"zero_optimization": {"stage": 0}}}, ["stage", "0", "1, 2 or 3"]),
+        ({"config": {**zero(), "fp16": {"enabled": True}}}, ["fp16", "bf16"]),
+        ({"config": zero(zero_quantized_gradients=True)}, ["zero_quantized_gradients", "ZeRO++"]),
+        ({"config": zero(zero_hpz_partition_size=8)}, ["zero_hpz_partition_size", "hpZ"]),
+        ({"config": zero(mics_shard_size=4)}, ["mics_shard_size", "MiCS"]),
+        ({"config": zero(zenflow={"topk_ratio": 0.1})}, ["zenflow", "ZenFlow"]),
+        ({"config": zero(offload_optimizer={"device": "nvme"})}, ["offload_optimizer", "nvme", "cpu"]),
+        ({"config": {**zero(), "pipeline": {"stages": 2}}}, ["pipeline"]),
+        ({"config": {**zero(), "sequence_parallel_size": 2}}, ["sequence_parallel_size", "2"]),
+    ],
+)
+def test_refused(run, words):
+    with pytest.raises(ValueError) as error:
+        check_engine(accelerator(**run))
+    message = str(error.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"kind": DistributedType.NO},
+        {"kind": DistributedType.MULTI_GPU, "mixed_precision": "bf16"},
+        {"kind": DistributedType.FSDP},
+        {"config": zero()},
+        {"config": {"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}, "fp16": {"enabled": "auto"}}},
+        {"config": zero(zero_hpz_partition_size=1, mics_shard_size=-1, zero_quantized_gradients=False)},
+        {"config": zero(offload_optimizer={"device": "cpu"})},
+    ],
+)
+def test_allowed(run):
+    check_engine(accelerator(**run))
