@@ -40,7 +40,7 @@ def make_directory(root: Path) -> Path:
         "intermediate_size": 32,
         "num_hidden_layers": 1,
         "num_attention_heads": 2,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 2048,
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "bos_token_id": None,

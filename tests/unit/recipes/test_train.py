@@ -52,6 +52,30 @@ def test_a_recipe_trains_evaluates_and_ends_with_tables(command, output, capsys)
     assert all(step["domains"] == DOMAINS for step in steps)
 
 
+def test_the_flagship_recipe_trains_on_the_example_data(miniature, output, capsys):
+    """The large recipe, prompt template and data schemas included; only models and sizes are replaced."""
+    data = Path(__file__).parents[3] / "examples" / "data"
+    overrides = [
+        *SMALL,
+        f"model={miniature / 'policy'}",
+        f"domains.math.dataset={data / 'simplerl_level3to5.jsonl'}",
+        f"domains.chat.dataset={data / 'wildchat_if.jsonl'}",
+        f"domains.chat.verifier={{reward_model: {{model: '{miniature / 'reward_model'}'}}}}",
+        f"domains.instruction_following.dataset={data / 'nemotron_if.jsonl'}",
+        *(f"domains.{name}.sampling.stop=[]" for name in DOMAINS),
+        "max_prompt_length=1000",
+        "trainer.gradient_accumulation_steps=2",
+        "trainer.bf16=false",
+        "trainer.max_steps=2",
+        "trainer.learning_rate=0.01",
+        f"trainer.output_dir={output}",
+    ]
+    assert main(["math_chat_if", *overrides]) == 0
+    assert "Conflicts between domains" in capsys.readouterr().out
+    template = (output / "chat_template.jinja").read_text()
+    assert "<query>" in template  # saved with the model, so that whoever loads it prompts it alike
+
+
 def test_check_prints_the_plan_and_trains_nothing(command, output, capsys):
     assert main([*command, "--check", "--ranks", "2"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
