@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import Any
 
-from mgs_trl.study.miniature.build import build_miniature, miniature_dir
+from mgs_trl.study.miniature.build import build_miniature
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Build the miniature as the command line says and print its directory and base success rates."""
     parser = argparse.ArgumentParser(prog="python -m mgs_trl.study.miniature", description=__doc__)
-    parser.add_argument(
-        "--dir", help="where to build (default: $MGS_TRL_CACHE or ~/.cache/mgs_trl, and its name)"
-    )
+    parser.add_argument("--dir", help="where to build (default: $MGS_TRL_CACHE or ~/.cache/mgs_trl, and its name)")
     parser.add_argument("--seed", type=int, default=0, help="seed of data and weights (default 0)")
     parser.add_argument("--force", action="store_true", help="build anew even if it is there")
     options = parser.parse_args(arguments)
@@ -23,19 +22,18 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    _show(json.loads((directory / "manifest.json").read_text()))
+    show(json.loads((directory / "manifest.json").read_text()))
     print(directory)
     return 0
 
 
-def _show(manifest: dict) -> None:
+def show(manifest: dict[str, Any]) -> None:
+    """Print a manifest's base success rates as a table."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=f"Miniature, seed {manifest['seed']}: the policy before reinforcement", title_justify="left"
-    )
-    for heading in ("domain", "success", "mean score", "train prompts", "held-out prompts"):
+    table = Table(title=f"Miniature, seed {manifest['seed']}: before reinforcement", title_justify="left")
+    for heading in ("domain", "success", "mean score", "train", "held-out"):
         table.add_column(heading, justify="left" if heading == "domain" else "right")
     for domain, rate in manifest["success_rate"].items():
         counts = manifest["prompts"][domain]

@@ -39,9 +39,7 @@ def build_miniature(
     if found is not None and not force and all(found.get(key) == value for key, value in wanted.items()):
         return target
     if found is None and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(
-            f"directory is {str(target)!r}, which is not empty and holds no miniature; name another"
-        )
+        raise ValueError(f"directory is {str(target)!r}, which is not empty and holds no miniature; name another")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}; build the miniature in one process, before launching"

@@ -45,7 +45,7 @@ class Size:
     held_out: int = 128
     pool: int = 6000  # instruction-following prompts that demonstrations draw from
     pairs: int = 3200
-    clean_steps: int = 380
+    clean_steps: int = 360
     noisy_steps: int = 40
     rounds: int = 4  # of noisy steps, at most
     attempts: int = 3  # seeds of the policy, at most
@@ -66,9 +66,7 @@ def construct(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
             write_rows(directory / "data" / f"{domain}_train.jsonl", train[: size.train])
             write_rows(directory / "data" / f"{domain}_heldout.jsonl", held_out)
         tokenizer = build_tokenizer()
-        accuracy = _reward_model(
-            directory / "reward_model", tokenizer, rows["chat"], size, seed, bar, scratch
-        )
+        accuracy = _reward_model(directory / "reward_model", tokenizer, rows["chat"], size, seed, bar, scratch)
         score = measure.scorers(directory / "reward_model")
         threshold = _chat_threshold(score["chat"], rows["chat"][1], seed)
         policy = _Policy(tokenizer, rows, score, threshold, size, bar, scratch)
@@ -80,9 +78,7 @@ def construct(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
         "reward_model_accuracy": accuracy,
         "prompts": {d: {"train": len(rows[d][0][: size.train]), "heldout": len(rows[d][1])} for d in DOMAINS},
         "max_completion_length": measure.MAX_COMPLETION_LENGTH,
-        "versions": {
-            name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "math-verify")
-        },
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "math-verify")},
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -142,9 +138,7 @@ class _Policy:
                 self.tokenizer.save_pretrained(directory)
                 return {**outcome, "attempts": tried}
             self.bar.total += self.size.clean_steps + self.size.noisy_steps
-        raise RuntimeError(
-            f"no policy came into the range {RANGE} of success rates; the attempts reached {tried}"
-        )
+        raise RuntimeError(f"no policy came into the range {RANGE} of success rates; the attempts reached {tried}")
 
     def _attempt(self, seed: int) -> tuple[LlamaForCausalLM, dict[str, Any]]:
         """Teach the tasks from clean demonstrations, then blur them with noisy ones, domain by domain as needed."""
@@ -152,16 +146,14 @@ class _Policy:
         noise = dict.fromkeys(DOMAINS, 0.0)
         model = new_policy(self.tokenizer, seed)
         self._train(model, noise, rng, self.size.clean_steps, 3e-3, seed, "warm-up")
-        noise |= {"math": 0.55, "instruction_following": 0.25}
+        noise |= {"math": 0.45, "instruction_following": 0.25}
         rates: dict[str, float] = {}
         means: dict[str, float] = {}
         for round_ in range(self.size.rounds):
             self.bar.total += self.size.noisy_steps * (round_ > 0)
             self._train(model, noise, rng, self.size.noisy_steps, 8e-4, seed + round_, "blurring")
             held_out = {domain: self.rows[domain][1] for domain in DOMAINS}
-            rates, means = measure.success_rates(
-                model, self.tokenizer, held_out, self.score, self.threshold, seed
-            )
+            rates, means = measure.success_rates(model, self.tokenizer, held_out, self.score, self.threshold, seed)
             if _in_range(rates):
                 break
             noise = {d: _adjusted(noise[d], rates[d]) for d in DOMAINS}

@@ -33,8 +33,7 @@ REQUESTS = (
     "Do you like {}?",
 )
 PROMPTS = tuple(
-    (request, topic, adjective)
-    for request, topic, adjective in itertools.product(REQUESTS, TOPICS, ("", *ADJECTIVES))
+    (request, topic, adjective) for request, topic, adjective in itertools.product(REQUESTS, TOPICS, ("", *ADJECTIVES))
 )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from mgs_trl.study.miniature import arithmetic, conversation, instructions
 
 Rows = list[dict[str, Any]]
-DOMAINS = ("math", "chat", "instruction_following")
+DOMAINS: tuple[str, ...] = ("math", "chat", "instruction_following")
 DEMONSTRATED = {"math": 0.3, "chat": 0.28, "instruction_following": 0.42}  # share of the warm-up
 
 
@@ -41,9 +41,7 @@ def demonstrate(row: dict[str, Any], rng: random.Random, noise: dict[str, float]
     return conversation.demonstration(row, rng)
 
 
-def draw_demonstrations(
-    pools: dict[str, Rows], count: int, noise: dict[str, float], rng: random.Random
-) -> Rows:
+def draw_demonstrations(pools: dict[str, Rows], count: int, noise: dict[str, float], rng: random.Random) -> Rows:
     """Draw `count` rows of `prompt` and `completion` (both conversational) in the proportions of the warm-up."""
     domains = rng.choices(DOMAINS, [DEMONSTRATED[domain] for domain in DOMAINS], k=count)
     drawn = []

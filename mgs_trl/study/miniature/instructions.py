@@ -100,21 +100,17 @@ def demonstration(row: dict[str, Any], rng: random.Random, noise: float = 0.0) -
     return _finish(rng, kept, lines, bullets > 0, ending)
 
 
-def _lines(
-    rng: random.Random, kept: dict[str, dict[str, Any]], topic: str, count: int
-) -> list[list[list[str]]]:
+def _lines(rng: random.Random, kept: dict[str, dict[str, Any]], topic: str, count: int) -> list[list[list[str]]]:
     """Draw `count` lines of clauses of words until the wanted words and number of words are there."""
     frequency = kept.get("keywords:frequency", {})
-    wanted = kept.get("keywords:existence", {}).get("keywords", []) + [
-        frequency.get("keyword")
-    ] * frequency.get("frequency", 0)
+    wanted = kept.get("keywords:existence", {}).get("keywords", []) + [frequency.get("keyword")] * frequency.get(
+        "frequency", 0
+    )
     forbidden = kept.get("keywords:forbidden_words", {}).get("forbidden_words", [])
     adjectives = [word for word in ADJECTIVES if word not in forbidden]
     fewest, most = _word_range(kept)
     for _ in range(10_000):
-        lines = [
-            [clause(rng, adjectives, NOUNS) for _ in range(rng.choice((1, 1, 2, 3)))] for _ in range(count)
-        ]
+        lines = [[clause(rng, adjectives, NOUNS) for _ in range(rng.choice((1, 1, 2, 3)))] for _ in range(count)]
         clauses = [words for line in lines for words in line]
         slots = [(words, i) for words in clauses for i, word in enumerate(words) if word in ADJECTIVES]
         total = sum(len(line) + sum(map(len, line)) - 1 for line in lines)  # one "and" between two clauses

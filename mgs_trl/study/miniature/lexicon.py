@@ -13,7 +13,7 @@ TOPICS = (
     "sea", "river", "garden", "forest", "mountain", "moon", "rain", "winter", "morning", "music", "bread", "horse",
     "bird", "city", "bridge", "train", "school", "book", "dream", "fire", "star", "wind", "house", "road",
 )  # fmt: skip
-NOUNS = TOPICS + ("light", "song", "heart", "joy", "wonder", "night", "sky", "stone")
+NOUNS = (*TOPICS, "light", "song", "heart", "joy", "wonder", "night", "sky", "stone")
 PLAIN = ("big", "small", "old", "new", "good", "cold")
 FLOWERY = (
     "golden", "gentle", "radiant", "silver", "endless", "tender", "bright", "quiet", "shining", "ancient", "lovely",
@@ -37,23 +37,19 @@ PREPOSITIONS = ("over", "under", "with", "near", "like")
 ENDINGS = ("the end", "good night", "my friend", "that is all", "so it is", "all is well")
 
 
-def clause(
-    rng: random.Random, adjectives: Sequence[str], nouns: Sequence[str], full: float = 0.5
-) -> list[str]:
+def clause(rng: random.Random, adjectives: Sequence[str], nouns: Sequence[str], full: float = 0.5) -> list[str]:
     """Draw one clause of 3 to 8 words: `the [adj] noun verb [prep the [adj] noun]`.
 
     `full` is the probability of each of the three optional parts. Slots are drawn from `adjectives` and
     `nouns`; words come back separately, without punctuation and in lower case.
     """
-    words = _noun_phrase(rng, adjectives, nouns, full) + [rng.choice(VERBS)]
+    words = [*_noun_phrase(rng, adjectives, nouns, full), rng.choice(VERBS)]
     if rng.random() < full:
-        words += [rng.choice(PREPOSITIONS)] + _noun_phrase(rng, adjectives, nouns, full)
+        words += [rng.choice(PREPOSITIONS), *_noun_phrase(rng, adjectives, nouns, full)]
     return words
 
 
-def _noun_phrase(
-    rng: random.Random, adjectives: Sequence[str], nouns: Sequence[str], full: float
-) -> list[str]:
+def _noun_phrase(rng: random.Random, adjectives: Sequence[str], nouns: Sequence[str], full: float) -> list[str]:
     adjective = [rng.choice(adjectives)] if adjectives and rng.random() < full else []
     return ["the", *adjective, rng.choice(nouns)]
 

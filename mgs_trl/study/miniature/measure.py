@@ -18,16 +18,12 @@ def sample(
     """One sampled answer per row (temperature 1, at most 48 tokens), the same for the same seed."""
     import torch
 
-    prompts = [
-        tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
-        for row in rows
-    ]
-    inputs = tokenizer(
-        prompts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt"
-    )  # type: ignore[arg-type]
+    prompts = [tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False) for row in rows]
+    inputs = tokenizer(prompts, padding=True, padding_side="left", add_special_tokens=False, return_tensors="pt")  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        tokens = model.eval().generate(
+        generator: Any = model.eval()
+        tokens = generator.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=MAX_COMPLETION_LENGTH,
@@ -59,9 +55,7 @@ def _scorer(
         scores = verifier(prompts=[row["prompt"] for row in rows], completions=completions, **columns)
         missing = sum(value is None for value in scores)
         if missing:
-            raise RuntimeError(
-                f"the verifier of {rows[0]['domain']} left {missing} of {len(rows)} answers unscored"
-            )
+            raise RuntimeError(f"the verifier of {rows[0]['domain']} left {missing} of {len(rows)} answers unscored")
         return [float(value) for value in scores if value is not None]
 
     return score

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 LAYERS = 4
 BATCH = 64  # demonstrations per step
+MICRO_BATCH = 16
 CONTEXT = 512  # positions; prompts of the miniature have at most 32 tokens, answers at most 48
 
 
@@ -36,9 +37,7 @@ def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
             **special_ids(tokenizer),
         )
     )
-    model.generation_config = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, **special_ids(tokenizer)
-    )
+    model.generation_config = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, **special_ids(tokenizer))
     return model
 
 
@@ -60,7 +59,7 @@ def warm_up(
     learning_rate: float,
     seed: int,
     directory: str,
-    on_step: Callable[[], None],
+    on_step: Callable[[], Any],
 ) -> None:
     """Train `model` in place for `steps` steps of 64 demonstrations (BATCH) with TRL's SFTTrainer.
 
@@ -72,7 +71,9 @@ def warm_up(
     arguments = SFTConfig(
         output_dir=directory,
         max_steps=steps,
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=MICRO_BATCH,
+        gradient_accumulation_steps=BATCH // MICRO_BATCH,
+        train_sampling_strategy="sequential",
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(30, steps // 4),
@@ -86,10 +87,20 @@ def warm_up(
     trainer = SFTTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(demonstrations),
+        train_dataset=Dataset.from_list(_sorted_within_steps(demonstrations)),
         processing_class=tokenizer,
     )
     run(trainer, on_step)
+
+
+def _sorted_within_steps(demonstrations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The demonstrations of each step in order of length, so that its micro-batches hold little padding."""
+
+    def length(row: dict[str, Any]) -> int:
+        return len(row["prompt"][0]["content"]) + len(row["completion"][0]["content"])
+
+    steps = (demonstrations[start : start + BATCH] for start in range(0, len(demonstrations), BATCH))
+    return [row for step in steps for row in sorted(step, key=length)]
 
 
 def quiet_arguments() -> dict[str, Any]:
@@ -107,7 +118,7 @@ def quiet_arguments() -> dict[str, Any]:
     }
 
 
-def run(trainer: Any, on_step: Callable[[], None]) -> None:
+def run(trainer: Any, on_step: Callable[[], Any]) -> None:
     """Run a transformers Trainer without its printing, calling `on_step` after every optimizer step."""
     from transformers import TrainerCallback
     from transformers.trainer_callback import PrinterCallback

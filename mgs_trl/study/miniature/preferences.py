@@ -26,9 +26,7 @@ def candidate(row: dict[str, Any], rng: random.Random) -> str:
         return " ".join(rng.sample(words, len(words)))
     if kind < 0.8:
         start = rng.randrange(len(words))
-        return " ".join(
-            words[:start] + words[start : start + rng.choice((1, 2, 4, 7))] * rng.choice((2, 3, 4))
-        )
+        return " ".join(words[:start] + words[start : start + rng.choice((1, 2, 4, 7))] * rng.choice((2, 3, 4)))
     if kind < 0.85:
         return " ".join(words[: rng.randint(1, len(words))])
     if kind < 0.97:
@@ -41,9 +39,7 @@ def pairs(rows: list[dict[str, Any]], count: int, rng: random.Random) -> list[di
     drawn: list[dict[str, Any]] = []
     while len(drawn) < count:
         row = rng.choice(rows)
-        ranked = sorted(
-            (conversation.quality(row, text), text) for text in (candidate(row, rng), candidate(row, rng))
-        )
+        ranked = sorted((conversation.quality(row, text), text) for text in (candidate(row, rng), candidate(row, rng)))
         (low, worse), (high, better) = ranked
         if high - low < MARGIN:
             continue
@@ -61,7 +57,7 @@ def train_reward_model(
     *,
     seed: int,
     directory: str,
-    on_step: Callable[[], None],
+    on_step: Callable[[], Any],
 ) -> LlamaForSequenceClassification:
     """Train a fresh sequence classifier with one logit on `preferences`, one epoch in batches of 32 pairs."""
     from datasets import Dataset
@@ -79,8 +75,7 @@ def train_reward_model(
             num_attention_heads=2,
             head_dim=32,
             max_position_embeddings=512,
-            num_labels=1,
-            **special_ids(tokenizer),
+            **{"num_labels": 1, **special_ids(tokenizer)},
         )
     )
     arguments = RewardConfig(
@@ -97,9 +92,7 @@ def train_reward_model(
         **quiet_arguments(),
     )
     run(
-        RewardTrainer(
-            model, args=arguments, train_dataset=Dataset.from_list(preferences), processing_class=tokenizer
-        ),
+        RewardTrainer(model, args=arguments, train_dataset=Dataset.from_list(preferences), processing_class=tokenizer),
         on_step,
     )
     return model.eval()
@@ -128,12 +121,6 @@ def logits(
     import torch
 
     texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
-    inputs = tokenizer(
-        texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt"
-    )  # type: ignore[arg-type]
+    inputs = tokenizer(texts, padding=True, padding_side="right", add_special_tokens=False, return_tensors="pt")  # type: ignore[arg-type]
     with torch.no_grad():
-        return (
-            model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
-            .logits[:, 0]
-            .tolist()
-        )
+        return model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, 0].tolist()

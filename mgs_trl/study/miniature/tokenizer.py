@@ -58,9 +58,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         [decoders.Replace(Regex("^##(?=.)"), ""), decoders.Replace(SPACE, " "), decoders.Fuse()]
     )
     reserved = [token for token in entries if token.startswith("<|reserved_")]
-    tokenizer.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in (*SPECIAL, *reserved)]
-    )
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in (*SPECIAL, *reserved)])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
