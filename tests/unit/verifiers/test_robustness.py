@@ -151,7 +151,7 @@ def test_any_text_gets_an_ifeval_score(batch, seed):
     assert scored(ifeval_verifier(batch, batch, **ifeval_rows(len(batch), seed)))
 
 
-@quiet
+@settings(quiet, max_examples=10)
 @given(st.lists(texts, min_size=4, max_size=10), texts)
 def test_any_text_gets_a_math_score_or_a_counted_timeout(batch, gold):
     """Texts that are mathematics can be as costly as they like; they never raise and never crash the pool."""
