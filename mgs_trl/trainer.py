@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate.utils import gather
@@ -20,7 +20,7 @@ from mgs_trl.agreement import rewards_of_all_ranks
 from mgs_trl.config import MGSConfig
 from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
-from mgs_trl.engines import DomainGradients, check_engine, make_engine
+from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
 from mgs_trl.mix import DomainMix, check_supported
 from mgs_trl.rollouts import cpu_engine, reload_weights
@@ -44,9 +44,11 @@ class MGSTrainer(GRPOTrainer):
         ValueError: a mixture, batch or engine that multi-domain training cannot be exact with; before a model loads.
     """
 
-    _tag_names = ["trl", "grpo", "mgs"]
+    args: MGSConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: nn.Module  # pyright: ignore[reportIncompatibleVariableOverride]
+    _tag_names: ClassVar = ["trl", "grpo", "mgs"]
     _name = "MGS"
-    _paper = {
+    _paper: ClassVar = {
         "title": "Advancing General-Purpose Reasoning Models with Modular Gradient Surgery",
         "id": "2602.02301",
     }
@@ -73,7 +75,7 @@ class MGSTrainer(GRPOTrainer):
         self._token_sums: Tensor | None = None  # [T, 3]: entropy, KL and tokens of each domain since the last log
         self._collector: DomainGradients | None = None
         self._surgeon: Surgeon | None = None
-        self._engine = None
+        self._engine: Engine | None = None
         self._loaded_state: dict[str, Any] | None = None
         on_cpu = args.use_vllm and args.vllm_mode == "colocate" and args.device.type == "cpu"
         with cpu_engine(on_cpu, "auto" if args.bf16 else "float32"):
@@ -236,6 +238,7 @@ class MGSTrainer(GRPOTrainer):
     @contextmanager
     def _backward_of(self, block: RowBlock, ends_window: bool) -> Iterator[None]:
         """Around the forward and backward of one block: when to reduce, and what happens to the reduced gradient."""
+        assert self._engine is not None
         state = self.accelerator.gradient_state
         synced = state.sync_gradients
         state._set_sync_gradients(ends_window)  # as transformers' own loop does, for each micro-batch
@@ -331,17 +334,29 @@ class MGSTrainer(GRPOTrainer):
         if self.mix.multi_domain and self.args.should_save:
             folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
             smoother = self._surgeon.smoother.state_dict() if self._surgeon else None
-            torch.save({"quotas": self.mix.quotas, "smoother": smoother}, folder / STATE_FILE)
+            state = {"quotas": self.mix.quotas, "smoother": smoother, "ranks": self.accelerator.num_processes}
+            torch.save(state, folder / STATE_FILE)
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        if not self.mix.multi_domain or checkpoint is None or not (Path(checkpoint) / STATE_FILE).exists():
+    def _inner_training_loop(self, *args: Any, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        # Before anything is loaded into the engine.
+        if self.mix.multi_domain and resume_from_checkpoint is not None:
+            self._read_state(Path(resume_from_checkpoint))
+        return super()._inner_training_loop(*args, resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _read_state(self, checkpoint: Path) -> None:
+        if not (checkpoint / STATE_FILE).exists():
             return
-        state = torch.load(Path(checkpoint) / STATE_FILE, weights_only=True)
+        state = torch.load(checkpoint / STATE_FILE, weights_only=True)
         if state["quotas"] != self.mix.quotas:
             raise ValueError(
                 f"the checkpoint {checkpoint} was trained with {state['quotas']} prompts per window, but this run has "
                 f"{self.mix.quotas}; resume with the same domains, mixture and batch."
+            )
+        ranks = self.accelerator.num_processes
+        if self.is_deepspeed_enabled and state.get("ranks", ranks) != ranks:
+            raise ValueError(
+                f"the checkpoint {checkpoint} holds DeepSpeed shards of {state['ranks']} ranks, but this run has {ranks}; "
+                "resume on as many, or start from its model with a fresh optimizer."
             )
         self._loaded_state = state if state["smoother"] is not None else None
 
