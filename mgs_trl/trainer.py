@@ -355,8 +355,8 @@ class MGSTrainer(GRPOTrainer):
         ranks = self.accelerator.num_processes
         if self.is_deepspeed_enabled and state.get("ranks", ranks) != ranks:
             raise ValueError(
-                f"the checkpoint {checkpoint} holds DeepSpeed shards of {state['ranks']} ranks, but this run has {ranks}; "
-                "resume on as many, or start from its model with a fresh optimizer."
+                f"the checkpoint {checkpoint} holds DeepSpeed shards of {state['ranks']} ranks, but this run has "
+                f"{ranks}; resume on as many, or start from its model with a fresh optimizer."
             )
         self._loaded_state = state if state["smoother"] is not None else None
 

@@ -103,6 +103,13 @@ def let_fsdp_run_on_cpu() -> None:
     AcceleratorState.__init__ = init
 
 
+def let_bf16_pass_without_gpu() -> None:
+    """transformers allows bf16 on a CPU only with `use_cpu`, with which accelerate disables DeepSpeed."""
+    import transformers.training_args as arguments
+
+    arguments.is_torch_bf16_gpu_available = lambda: True
+
+
 def forget_state() -> None:
     """Accelerate and transformers keep the engine of the last trainer in globals."""
     from accelerate.state import AcceleratorState
@@ -218,6 +225,7 @@ def main() -> None:
     cases, model, out = json.loads(Path(sys.argv[1]).read_text()), sys.argv[2], Path(sys.argv[3])
     torch.set_num_threads(1)
     let_fsdp_run_on_cpu()
+    let_bf16_pass_without_gpu()
     for case in cases:
         folder = out / case["name"]
         folder.mkdir(exist_ok=True, parents=True)
