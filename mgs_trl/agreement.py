@@ -1,6 +1,7 @@
 """When one rank fails while the others wait for it in a collective: every rank learns the cause and stops."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -36,7 +37,7 @@ def rewards_of_all_ranks(accelerator: Accelerator, score: Callable[[], Tensor], 
         failure = error
         rewards = gather(torch.full((rows, functions), torch.nan, device=accelerator.device))
     failed = torch.tensor([failure is not None], dtype=torch.float32, device=accelerator.device)
-    if not accelerator.reduce(failed, reduction="sum").item():
+    if not cast(Tensor, accelerator.reduce(failed, reduction="sum")).item():
         return rewards  # pyright: ignore[reportReturnType]
     cause = None if failure is None else f"rank {accelerator.process_index}: {type(failure).__name__}: {failure}"
     causes = [cause for cause in gather_object([cause]) if cause is not None]

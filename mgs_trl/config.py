@@ -106,7 +106,8 @@ class MGSConfig(GRPOConfig):
             ValueError: the batch does not divide into whole prompt groups and whole windows.
         """
         rows = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
-        if rows % self.num_generations:
+        group = self.num_generations or 1
+        if rows % group:
             raise ValueError(
                 f"one optimizer step holds {rows} completions (per_device_train_batch_size "
                 f"{self.per_device_train_batch_size} x {self.world_size} ranks x gradient_accumulation_steps "
@@ -119,4 +120,4 @@ class MGSConfig(GRPOConfig):
                 f"steps_per_generation is {steps}, but it must be a multiple of gradient_accumulation_steps "
                 f"({self.gradient_accumulation_steps}) so that a generation batch holds whole windows."
             )
-        return rows // self.num_generations
+        return rows // group

@@ -2,10 +2,10 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-
 from trl.trainer.utils import nanstd
 
 
@@ -45,7 +45,7 @@ class DomainMetrics:
 
 def add_rollout_metrics(
     metrics: DomainMetrics,
-    names: list[str],
+    names: Sequence[str],
     domains: Tensor,
     rewards: Tensor,
     lengths: Tensor,

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from accelerate.utils import gather
-from datasets import Dataset
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -82,7 +81,7 @@ class MGSTrainer(GRPOTrainer):
             super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
         if on_cpu:
             self.vllm_generation.sync_weights = partial(reload_weights, self.vllm_generation)
-        self._conflict_log = ConflictLog(Path(args.output_dir) / "conflicts.jsonl", args.conflict_log_steps or 0)
+        self._conflict_log = ConflictLog(Path(str(args.output_dir)) / "conflicts.jsonl", args.conflict_log_steps or 0)
         if self.mix.multi_domain:
             check_engine(self.accelerator)
             self.add_callback(_TokenMetrics(self))
@@ -94,24 +93,28 @@ class MGSTrainer(GRPOTrainer):
         if self.args.domain_column not in self._signature_columns:
             self._signature_columns.append(self.args.domain_column)
 
-    def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
         if not self.mix.multi_domain:
             return super()._get_train_sampler(dataset)
-        dataset = self.train_dataset if dataset is None else dataset
-        args = self.args
-        steps_per_batch = self.num_iterations * args.steps_per_generation // args.gradient_accumulation_steps
+        rows: Any = self.train_dataset if dataset is None else dataset
+        windows = self._windows_per_generation()
         sampler = DomainSampler(
-            dataset[args.domain_column],
+            rows[self.args.domain_column],
             self.mix.quotas,
-            num_generations=self.num_generations,
-            windows=args.steps_per_generation // args.gradient_accumulation_steps,
-            repeats=self.num_iterations * args.steps_per_generation,
-            seed=args.seed,
-            shuffle=self.shuffle_dataset,
+            num_generations=self.num_generations or 1,
+            windows=windows,
+            repeats=self.num_iterations * self.args.gradient_accumulation_steps * windows,
+            seed=self.args.seed,
+            shuffle=bool(self.shuffle_dataset),
         )
         # The step count says in which epoch a resumed run is, hence which prompts come.
-        sampler.epoch = lambda: self.state.global_step // (sampler.batches_per_epoch * steps_per_batch)
+        steps_per_epoch = sampler.batches_per_epoch * self.num_iterations * windows
+        sampler.epoch = lambda: self.state.global_step // steps_per_epoch
         return sampler
+
+    def _windows_per_generation(self) -> int:
+        steps = self.args.steps_per_generation or self.args.gradient_accumulation_steps
+        return steps // self.args.gradient_accumulation_steps
 
     def _calculate_rewards(
         self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
@@ -121,10 +124,10 @@ class MGSTrainer(GRPOTrainer):
         labels = self.mix.labels(inputs)
         if labels is not None:
             device = self.accelerator.device
-            ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+            ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
             clipped = [not ids or ids[-1] not in ends for ids in completion_ids_list]
             rows = torch.tensor([labels, [len(ids) for ids in completion_ids_list], clipped], device=device).T
-            domains, lengths, was_clipped = gather(rows.contiguous()).T
+            domains, lengths, was_clipped = cast(Tensor, gather(rows.contiguous())).T
             infinite = rewards_per_func.isinf()
             # One infinite reward would turn its whole group's advantages into NaN, which TRL zeroes without a word.
             rewards_per_func = rewards_per_func.masked_fill(infinite, torch.nan)
@@ -139,7 +142,7 @@ class MGSTrainer(GRPOTrainer):
                 lengths,
                 was_clipped,
                 infinite.any(dim=1),
-                self.num_generations if training else self.num_generations_eval,
+                (self.num_generations if training else self.num_generations_eval) or 1,
             )
         self._rewards_per_func = rewards_per_func
         return rewards_per_func
@@ -154,8 +157,8 @@ class MGSTrainer(GRPOTrainer):
             advantages = domain_advantages(
                 self._rewards_per_func,
                 self.reward_weights.to(self.accelerator.device),
-                gather(output["domain"]),
-                self.num_generations,
+                cast(Tensor, gather(output["domain"])),
+                self.num_generations or 1,
                 self.multi_objective_aggregation,
             )
             local = len(inputs)
@@ -169,24 +172,24 @@ class MGSTrainer(GRPOTrainer):
 
     def _micro_step(self, generation_batch: Any) -> list[RowBlock]:
         """The row blocks of this training step, from the buffered generation batch or a new one."""
-        args = self.args
+        accumulation, windows = self.args.gradient_accumulation_steps, self._windows_per_generation()
+        steps = accumulation * windows
         if self._buffered_inputs is None:
             # After resuming, the position in the generation batch follows from the optimizer steps done.
-            self._step = self.state.global_step * args.gradient_accumulation_steps
-        if self._buffered_inputs is None or self._step % (args.steps_per_generation * self.num_iterations) == 0:
+            self._step = self.state.global_step * accumulation
+        if self._buffered_inputs is None or self._step % (steps * self.num_iterations) == 0:
             rows = self._generate_and_score_completions(generation_batch)
-            rows = gather_rows(self.accelerator, rows, self._tokenizer.pad_token_id)
-            shape = WindowShape(self._train_batch_size, args.gradient_accumulation_steps, self.loss_type)
+            rows = gather_rows(self.accelerator, rows, cast(int, self._tokenizer.pad_token_id))
             self._buffered_inputs, imbalance = cut_windows(
                 rows,
                 rows.pop("domain").tolist(),
-                args.steps_per_generation // args.gradient_accumulation_steps,
-                shape,
+                windows,
+                WindowShape(self._train_batch_size, accumulation, self.loss_type),
                 self.accelerator.process_index,
                 self.accelerator.num_processes,
             )
             self._metrics["train"]["ranks/token_imbalance"].append(imbalance)
-        return self._buffered_inputs[self._step % args.steps_per_generation]
+        return self._buffered_inputs[self._step % steps]
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         if not self.mix.multi_domain:
@@ -211,7 +214,7 @@ class MGSTrainer(GRPOTrainer):
         if self._engine is not None:
             return
         args = self.args
-        unwrapped = self.accelerator.unwrap_model(self.model)
+        unwrapped = cast(nn.Module, self.accelerator.unwrap_model(self.model))
         self._engine = make_engine(self.accelerator, model, unwrapped)
         if args.surgery == "none" and args.balance == "none":
             return
@@ -221,7 +224,7 @@ class MGSTrainer(GRPOTrainer):
             args.balance,
             tuple(args.surgery_exclude),
             args.surgery_top_modules,
-            args.surgery_seed,
+            args.surgery_seed or 0,
         )
         self._surgeon = Surgeon(self.mix.domains, modules, rule, args.gramian_ema)
         if self._loaded_state is not None:
@@ -313,7 +316,7 @@ class MGSTrainer(GRPOTrainer):
     def _reduce_token_sums(self) -> None:
         if self._token_sums is None:
             return
-        sums = self.accelerator.reduce(self._token_sums, reduction="sum").tolist()
+        sums = cast(Tensor, self.accelerator.reduce(self._token_sums, reduction="sum")).tolist()
         metrics = self._domain_metrics["train"]
         for name, (entropy, kl, tokens) in zip(self.mix.domains, sums, strict=True):
             metrics.add_sum(f"domain/{name}/entropy", entropy, tokens)

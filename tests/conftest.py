@@ -17,7 +17,7 @@ def build_tiny_policy(directory: Path, **overrides) -> Path:
     """A Llama of some 40k parameters with a word-level tokenizer; sizes that no world size divides."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     words = ["<pad>", "<eos>", "<unk>", *[f"w{i}" for i in range(158)]]
     raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))

@@ -52,7 +52,7 @@ class DomainSampler(Sampler[int]):
                 self.rows[name].append(row)
         empty = [name for name, rows in self.rows.items() if not rows]
         if empty:
-            raise ValueError(f"domain {empty[0]!r} has no rows in the training data, but every domain needs at least 1.")
+            raise ValueError(f"domain {empty[0]!r} has no rows in the training data, but each needs at least 1.")
         self.num_generations = num_generations
         self.windows = windows
         self.repeats = repeats

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 def check_mixture(mixture: Mapping[str, float], domains: Sequence[str]) -> dict[str, float]:
@@ -121,7 +122,7 @@ def plan_window(
     cuts = sorted({*range(0, total, micro_batch_size), *ends, 0})
     ranges = []
     domain = 0
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in pairwise(cuts):
         while start >= ends[domain]:
             domain += 1
         ranges.append(RowRange(domain, start, stop, ends_domain=stop == ends[domain]))

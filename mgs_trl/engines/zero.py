@@ -39,5 +39,5 @@ def make_zero_engine(accelerator: Any, model: nn.Module, names: dict[str, nn.Par
         return Zero3Engine(accelerator, model, names)
     raise ValueError(
         f"DeepSpeed trains with {type(optimizer).__name__}, but surgery supports DeepSpeedZeroOptimizer (ZeRO-1 and "
-        "2), BF16_Optimizer (ZeRO-1 in bf16) and DeepSpeedZeroOptimizer_Stage3 (ZeRO-3); use one of these, DDP or FSDP2."
+        "2), BF16_Optimizer (ZeRO-1 in bf16) and DeepSpeedZeroOptimizer_Stage3 (ZeRO-3); use one of these."
     )

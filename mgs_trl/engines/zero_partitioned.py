@@ -75,7 +75,7 @@ class OffloadedPartitionedEngine(PartitionedEngine):
         require(self.optimizer, "DeepSpeedZeroOptimizer, offloaded")
 
     def gradients(self) -> Sequence[Tensor | None]:
-        get_accelerator().synchronize()  # copies to the host are asynchronous
+        get_accelerator().synchronize()  # pyright: ignore[reportOptionalMemberAccess]  # copies to the host are asynchronous
         partitions = self.optimizer.single_partition_of_fp32_groups
         return [partitions[p.group].grad.view(-1).narrow(0, p.offset, p.numel) for p in self._parts]
 

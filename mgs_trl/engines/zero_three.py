@@ -34,7 +34,7 @@ class Zero3Engine(ZeroEngine):
 
     def gradients(self) -> Sequence[Tensor | None]:
         if self.optimizer.offload_optimizer:
-            get_accelerator().synchronize()  # copies to the host are asynchronous
+            get_accelerator().synchronize()  # pyright: ignore[reportOptionalMemberAccess]  # copies to the host are asynchronous
         return [
             self._shard(parameter).view(-1)[: piece.numel]
             for parameter, piece in zip(self._parameters, self._pieces, strict=True)

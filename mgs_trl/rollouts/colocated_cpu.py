@@ -37,7 +37,7 @@ def cpu_engine(active: bool, dtype: str = "auto") -> Iterator[None]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     original = generation.LLM
-    generation.LLM = functools.partial(original, enforce_eager=True, dtype=dtype)
+    generation.LLM = functools.partial(original, enforce_eager=True, dtype=dtype)  # pyright: ignore[reportArgumentType]
     try:
         yield
     finally:

@@ -165,10 +165,12 @@ def test_same_seed_same_order_in_another_process():
         "from mgs_trl.domains import DomainSampler;"
         "print(list(DomainSampler(['a']*9+['b']*9, {'a':2,'b':2}, 1, seed=5)))"
     )
-    runs = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": str(h)}).stdout
-        for h in (1, 2)
-    }
+
+    def run(hash_seed: int) -> str:
+        environment = {"PYTHONHASHSEED": str(hash_seed)}
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment).stdout
+
+    runs = {run(1), run(2)}
     assert len(runs) == 1
     assert runs.pop().strip() == str(list(DomainSampler(["a"] * 9 + ["b"] * 9, {"a": 2, "b": 2}, 1, seed=5)))
 

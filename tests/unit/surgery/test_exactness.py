@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgs_trl.surgery import partition, projection_order, resolve_conflicts, step_generator
 from mgs_trl.surgery import gramian as gramian_module
+from mgs_trl.surgery import partition, projection_order, resolve_conflicts, step_generator
 from tests.support.reference import modular_pcgrad, relative_error
 
 SHAPES = {

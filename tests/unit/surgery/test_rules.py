@@ -108,8 +108,14 @@ def test_observe_and_none_change_nothing():
 def test_torchjd_rules_are_torchjds_times_the_number_of_domains(method):
     import torchjd.aggregation as aggregation
 
-    aggregators = {"upgrad": aggregation.UPGrad(), "mgda": aggregation.MGDA(), "cagrad": aggregation.CAGrad(c=0.5),
-                   "dualproj": aggregation.DualProj(), "imtl_g": aggregation.IMTLG(), "aligned_mtl": aggregation.AlignedMTL()}  # fmt: skip
+    aggregators = {
+        "upgrad": aggregation.UPGrad(),
+        "mgda": aggregation.MGDA(),
+        "cagrad": aggregation.CAGrad(c=0.5),
+        "dualproj": aggregation.DualProj(),
+        "imtl_g": aggregation.IMTLG(),
+        "aligned_mtl": aggregation.AlignedMTL(),
+    }
     gradients = draw(torch.Generator().manual_seed(6), 3, "random")
     combined, _ = resolve_conflicts(gradients, "global", method=method)
     rows = torch.stack([torch.from_numpy(flat(gradients[d])) for d in "abc"])

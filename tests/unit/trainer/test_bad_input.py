@@ -34,7 +34,10 @@ def start(dataset=None, **settings):
         ({"surgery_top_modules": 0}, ["surgery_top_modules", "0"]),
         ({"surgery_dtype": "float16"}, ["surgery_dtype", "'float16'"]),
         ({"steps_per_generation": 9}, ["steps_per_generation", "9", "6"]),
-        ({"num_generations": 16, "steps_per_generation": 12, "gradient_accumulation_steps": 3}, ["12", "num_generations", "16"]),
+        (
+            {"num_generations": 16, "steps_per_generation": 12, "gradient_accumulation_steps": 3},
+            ["12", "num_generations", "16"],
+        ),
         ({"domain_column": "task", "mixture": {"a": 1}}, ["mixture", "'task'"]),
     ],
 )  # fmt: skip

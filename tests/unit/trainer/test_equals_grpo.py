@@ -45,7 +45,16 @@ def test_each_domain_gradient_is_that_of_its_rows_alone(ours, reference, loss_ty
         assert_same(measured[d], alone)
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 0.05}, {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 8}, {"gradient_checkpointing": False, "beta": 0.1}], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_grad_norm": 0.05},
+        {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 8},
+        {"gradient_checkpointing": False, "beta": 0.1},
+    ],
+    ids=str,
+)
 def test_parameters_after_five_steps_equal_grpo(ours, reference, settings):
     settings = {"max_steps": 5, "learning_rate": 1e-3, **settings}
     theirs = reference(dataset=prompts(12), **settings).parameters()
@@ -62,7 +71,12 @@ def test_straddling_entropy_bonus_needs_its_own_scale(ours, reference):
                 self._block.token_scale = self._block.loss_scale
             return super()._get_per_token_logps_and_entropies(*args, **kwargs)
 
-    settings = {"loss_type": "grpo", "per_device_train_batch_size": 24, "gradient_accumulation_steps": 1, "entropy_coef": 1.0}  # fmt: skip
+    settings = {
+        "loss_type": "grpo",
+        "per_device_train_batch_size": 24,
+        "gradient_accumulation_steps": 1,
+        "entropy_coef": 1.0,
+    }
     theirs = reference(**settings).gradients[0]["model.embed_tokens.weight"]
     wrong = ours(surgery="none", trainer_class=Unscaled, **settings).gradients[0]["model.embed_tokens.weight"]
     assert relative_error(wrong, theirs) > 1e-3

@@ -1,4 +1,4 @@
-"""What works in a TRL script keeps working: adapters, evaluation, reward models, async rewards, callbacks, domains' metrics."""
+"""What works in a TRL script keeps working: adapters, evaluation, reward models, async rewards, callbacks."""
 
 import math
 from pathlib import Path
