@@ -38,16 +38,16 @@ def write_report(output_dirs: Sequence[Path], out: Path) -> list[str]:
     Raises:
         ValueError: a directory that is none, or that holds nothing of a run; an `out` that cannot be a file.
     """
+    files = read_runs(output_dirs)
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out is {str(out)!r}, but it must be a file in an existing directory.")
-    files = read_runs(output_dirs)
     runs = []
     for run in files:
         conflicts = read_conflicts(run.conflicts, len(files)) if run.conflicts else None
         if run.conflicts and conflicts is None:
             run.notes.append("conflicts.jsonl holds no whole line; nothing can be said per module.")
         runs.append(run_facts(run, conflicts))
-    out.write_text(render(runs), encoding="utf-8")
+    out.write_text(render(runs), encoding="utf-8", errors="replace")
     several = len(runs) > 1
     return [f"{run.name}: {note}" if several else note for run in runs for note in run.notes]
 

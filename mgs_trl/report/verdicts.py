@@ -90,7 +90,7 @@ def conflict_sentences(conflicts: Conflicts, table: dict[str, list[Verdict]]) ->
     )
     agreeing = sum(v.word == "agreement" for v in tested)
     sentences.append(
-        f"{agreeing or 'None'} of them lie more than {ERRORS:g} standard errors above zero, where domains help each other."
+        f"{agreeing or 'None'} of them lie more than {ERRORS:g} standard errors above zero, where domains agree."
     )
     negative = sum(v.negative * v.steps for v in tested)
     established = sum(v.negative * v.steps for v in found)
