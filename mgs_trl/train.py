@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.traceback or not _is_users(error):
             raise
         if _is_first_rank():
-            print(f"error: {error}", file=sys.stderr)
+            bar = "\n" if arguments.training else ""  # the progress bar has not ended its line
+            print(f"{bar}error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted before training began; nothing was saved.", file=sys.stderr)
@@ -50,6 +51,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     arguments = parser.parse_intermixed_args(argv)
+    arguments.training = False
     if arguments.resume and "=" in arguments.resume and not Path(arguments.resume).exists():
         arguments.overrides.append(arguments.resume)  # `--resume key=value` names no checkpoint
         arguments.resume = "last"
@@ -70,6 +72,7 @@ def _train(recipe: Recipe, arguments: argparse.Namespace) -> int:
 
     from mgs_trl.build import build_trainer
     from mgs_trl.interrupt import StopOnSignal
+    from mgs_trl.metrics_log import MetricsLog
     from mgs_trl.progress import ProgressLine
     from mgs_trl.summary import closing_tables
 
@@ -80,10 +83,12 @@ def _train(recipe: Recipe, arguments: argparse.Namespace) -> int:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ProgressLine())
     output = Path(str(trainer.args.output_dir))
+    trainer.add_callback(MetricsLog(output))
     checkpoint = _checkpoint(arguments.resume, output)
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)
         (output / "recipe.yaml").write_text(recipe_yaml(recipe))
+    arguments.training = True
     trainer.train(resume_from_checkpoint=checkpoint)
     if stop.received:
         if trainer.is_world_process_zero():

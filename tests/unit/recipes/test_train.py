@@ -50,6 +50,9 @@ def test_a_recipe_trains_evaluates_and_ends_with_tables(command, output, capsys)
     steps = [json.loads(line) for line in (output / "conflicts.jsonl").read_text().splitlines()]
     assert [step["step"] for step in steps] == [1, 2, 3]
     assert all(step["domains"] == DOMAINS for step in steps)
+    logged = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in logged if "domain/math/reward" in entry] == [1, 2, 3]
+    assert [entry["step"] for entry in logged if "eval_domain/math/reward" in entry] == [0, 3]
 
 
 def test_the_flagship_recipe_trains_on_the_example_data(miniature, output, capsys):
@@ -108,6 +111,18 @@ def test_user_errors_are_one_sentence_and_exit_code_2(command, miniature, output
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert all(word in line for word in words), line
     assert not (output / "model.safetensors").exists()
+
+
+def test_a_reward_function_of_the_wrong_length_is_a_user_error(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "short_rewards.py").write_text("def two(completions, **columns):\n    return [1.0, 1.0]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the worker processes
+    assert main([*command, "domains.chat.verifier=short_rewards:two", "trainer.eval_on_start=false"]) == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert "chat/two" in line
+    assert "[1.0, 1.0]" in line
 
 
 @pytest.mark.parametrize("resume", [["--resume"], ["--resume", "no/such/checkpoint"]])
