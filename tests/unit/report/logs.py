@@ -71,7 +71,8 @@ def write_run(directory: Path, steps: int = 60, seed: int = 0, conflict: float =
     )
     launch = {
         "command": "accelerate launch -m mgs_trl.train miniature", "time": "2026-01-01T00:00:00+00:00", "from_step": 0,
-        "processes": 2, "device": "cpu", "max_steps": steps, "versions": {"torch": "2.13.0"}, "settings": {"seed": seed},
+        "processes": 2, "device": "cpu", "max_steps": steps, "versions": {"torch": "2.13.0"},
+        "settings": {"seed": seed},
     }  # fmt: skip
     (directory / "run.json").write_text(json.dumps({"launches": [launch]}))
     return directory

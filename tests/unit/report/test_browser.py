@@ -1,5 +1,5 @@
-"""The page in headless Chromium: no error, no network, everything that can be clicked, laptop and phone, light and dark;
-and a long run's page within its limits of size and time."""
+"""The page in headless Chromium: no error, no network, everything that can be clicked, laptop and phone, light and
+dark; and a long run's page within its limits of size and time."""
 
 import numpy as np
 import pytest
@@ -15,9 +15,7 @@ from .logs import DOMAINS, conflict_lines, gramians, metric_lines, module_names,
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is absent: apt-get install chromium")
 
-DRAWN = (
-    "[...document.querySelectorAll('figure.chart')].filter(f => f.offsetParent && {} f.querySelector('svg.plot path'))"
-)
+VISIBLE = "[...document.querySelectorAll('figure.chart')].filter(f => f.offsetParent)"
 INK = """(() => { const c = [...document.querySelectorAll('canvas.map')].find(c => c.offsetParent);
 const p = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
 return new Set(Array.from({length: p.length / 4}, (_, i) => `${p[4*i]},${p[4*i+1]},${p[4*i+2]}`)).size })()"""
@@ -128,14 +126,7 @@ def test_clicking_through(page, two_runs):
 def test_pointing_shows_logged_values(page, two_runs):
     page.emulate(1366, 900)
     page.open(two_runs)
-    page.run("document.querySelector('[data-group=training]').scrollIntoView({behavior: 'instant', block: 'center'})")
-    page.settle()
-    box = page.run(
-        "(r => [r.right - 12, r.top + 60])(document.querySelector('[data-group=training] svg.plot').getBoundingClientRect())"
-    )
-    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1])
-    page.settle()
-    tip = page.run("document.getElementById('tip').innerText")
+    tip = point(page, "[data-group=training]", "svg.plot", 12, 60)
     last = page.run("data.runs[0].charts.training[0].series[0].values.at(-1)")
     assert "step 60" in tip
     assert f"chat: {last:.4g}" in tip

@@ -171,7 +171,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="~/"), min_size=
 VALUES = st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(), st.lists(st.floats(), max_size=3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.one_of(VALUES, st.dictionaries(st.one_of(NAMES, st.just("step")), VALUES, max_size=5)), max_size=8),
     st.lists(NAMES, min_size=2, max_size=3, unique=True),
