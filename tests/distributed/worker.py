@@ -110,6 +110,13 @@ def let_bf16_pass_without_gpu() -> None:
     arguments.is_torch_bf16_gpu_available = lambda: True
 
 
+def let_optimizers_load_on_numbered_cpus() -> None:
+    """transformers restores DDP's optimizer to the rank's device, which accelerate calls `cpu:1` and torch does not know."""
+    torch.serialization.register_package(
+        5, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
+
+
 def forget_state() -> None:
     """Accelerate and transformers keep the engine of the last trainer in globals."""
     from accelerate.state import AcceleratorState
@@ -226,6 +233,7 @@ def main() -> None:
     torch.set_num_threads(1)
     let_fsdp_run_on_cpu()
     let_bf16_pass_without_gpu()
+    let_optimizers_load_on_numbered_cpus()
     for case in cases:
         folder = out / case["name"]
         folder.mkdir(exist_ok=True, parents=True)

@@ -1,0 +1,72 @@
+"""The cases of each spawn: everything that is trained at a world size is trained in one set of processes."""
+
+from typing import Any
+
+ENGINES = ("ddp", "zero1", "zero2", "zero3", "zero1_offload", "zero2_offload", "zero3_offload", "fsdp2")
+MAIN_ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
+COUNTED = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")
+LOSSES = ("dapo", "grpo", "dr_grpo")
+
+#: A domain is one block on each of two ranks, so ranks may walk the domains in any order.
+ONE_BLOCK = {"max_steps": 1, "per_device_train_batch_size": 4}
+#: What is trained, whatever the engine.
+KINDS: dict[str, dict[str, Any]] = {
+    "three": {"record": True, "count": True},
+    "two": {"domains": 2, "settings": {"granularity": "global"}},
+    "none": {"count": True, "settings": {"surgery": "none", "max_steps": 2}},
+    "lora": {"lora": True},
+    "other": {"record": True, "salts": {"chat": "other"}, "settings": {"max_steps": 1}},
+    "nonfinite": {"trainer": "NonFinite"},
+    # 3, 9 and 12 rows: neither 2 nor 4 ranks divide 3 or 9.
+    **{
+        f"uneven-{loss}": {
+            "settings": {
+                "loss_type": loss,
+                "num_generations": 3,
+                "mixture": {"chat": 1, "instruction_following": 3, "math": 4},
+                "beta": 0.05,
+            },
+            "prompts": 20,  # none comes twice, wherever its group is generated
+        }
+        for loss in LOSSES
+    },
+    "labels": {"record": True, "trainer": "RankLabels", "settings": ONE_BLOCK},
+    "labels-other": {
+        "record": True,
+        "trainer": "RankLabels",
+        "salts": {"chat": "other"},
+        "settings": ONE_BLOCK,
+    },
+    "failing": {"trainer": "FailingVerifier"},
+    "saved": {"settings": {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}},
+    "resumed": {"settings": {"max_steps": 4}, "resume_of": "saved"},
+}
+
+
+def case(kind: str, engine: str) -> dict[str, Any]:
+    return {"name": f"{kind}-{engine}", "engine": engine, **KINDS[kind]}
+
+
+def cases(*pairs: tuple[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    return [case(kind, engine) for kind, engines in pairs for engine in engines]
+
+
+UNEVEN = tuple(f"uneven-{loss}" for loss in LOSSES)
+ONE = cases(*((kind, ("single",)) for kind in ("three", "two", "none", "lora", "nonfinite", *UNEVEN)))
+TWO = cases(
+    ("three", (*ENGINES, *BF16)),
+    ("two", ("zero3", "fsdp2")),
+    ("none", COUNTED),
+    ("lora", ("zero3",)),
+    ("other", MAIN_ENGINES),
+    ("nonfinite", ("ddp", "zero2_offload", "zero3", "fsdp2")),
+    *((kind, ("ddp",)) for kind in UNEVEN),
+    ("labels", ("ddp",)),
+    ("labels-other", ("ddp",)),
+    ("saved", MAIN_ENGINES),
+    ("resumed", MAIN_ENGINES),
+    ("failing", ("ddp",)),
+)
+THREE = cases(("three", ("ddp", "zero2", "zero3", "fsdp2")), ("two", ("ddp", "zero2", "zero3", "fsdp2")))
+FOUR = cases(("three", ("zero2", "fsdp2")), *((kind, ("ddp", "zero3")) for kind in UNEVEN))

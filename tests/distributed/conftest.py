@@ -1,0 +1,32 @@
+"""One spawn per world size for all tests here."""
+
+import pytest
+
+from tests.distributed.cases import FOUR, ONE, THREE, TWO
+from tests.distributed.launch import Result, launch
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("distributed")
+
+
+@pytest.fixture(scope="session")
+def single(tiny_policy, folder) -> dict[str, Result]:
+    """Reference: the same windows in one process."""
+    return {name.removesuffix("-single"): result for name, result in launch(ONE, 1, tiny_policy, folder).items()}
+
+
+@pytest.fixture(scope="session")
+def two(tiny_policy, folder) -> dict[str, Result]:
+    return launch(TWO, 2, tiny_policy, folder)
+
+
+@pytest.fixture(scope="session")
+def three(tiny_policy, folder) -> dict[str, Result]:
+    return launch(THREE, 3, tiny_policy, folder)
+
+
+@pytest.fixture(scope="session")
+def four(tiny_policy, folder) -> dict[str, Result]:
+    return launch(FOUR, 4, tiny_policy, folder)

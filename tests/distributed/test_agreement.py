@@ -1,0 +1,32 @@
+"""Invariant 8 on ranks: what goes wrong on one rank is decided alike on all."""
+
+import pytest
+
+from tests.distributed.cases import MAIN_ENGINES
+from tests.support.reference import relative_error
+
+
+@pytest.mark.parametrize("engine", ["ddp", "zero2_offload", "zero3", "fsdp2"])
+def test_non_finite_gradient_of_a_domain_on_one_rank_drops_it_on_all(single, two, engine):
+    result, reference = two[f"nonfinite-{engine}"], single["nonfinite"]
+    assert [line["dropped"] for line in result.conflicts] == [[], ["math"], []]
+    counted = [entry["surgery/dropped/math"] for entry in result.log if "surgery/dropped/math" in entry]
+    assert counted == [0.0, 1.0, 0.0]
+    for name, value in reference.parameters.items():
+        assert value.isfinite().all()
+        assert relative_error(result.parameters[name], value) <= 1e-5, name
+
+
+def test_exception_in_one_ranks_verifier_stops_every_rank_with_its_cause(two):
+    failed, waiting = two["failing-ddp"].error(1), two["failing-ddp"].error(0)
+    assert "KeyError: 'no such answer key'" in failed.splitlines()[-1]
+    assert "RankError" in waiting
+    assert "rank 1: KeyError: 'no such answer key'" in waiting.splitlines()[-1]
+
+
+@pytest.mark.parametrize("engine", MAIN_ENGINES)
+def test_resumed_run_continues_as_if_uninterrupted(two, engine):
+    whole, resumed = two[f"saved-{engine}"], two[f"resumed-{engine}"]
+    for name, value in whole.parameters.items():
+        assert relative_error(resumed.parameters[name], value) <= 1e-6, name
+    assert relative_error(resumed.gramians(), whole.gramians()[2:]) <= 1e-6

@@ -1,0 +1,95 @@
+"""Invariant 4: the same global batch trains the same model on every engine and world size.
+
+The reference is one process; every engine takes three AdamW steps with clipping active. A run that did not train with
+the engine it names fails in the worker.
+"""
+
+import pytest
+import torch
+
+from tests.distributed.cases import BF16, COUNTED, ENGINES, MAIN_ENGINES, UNEVEN
+from tests.support.reference import relative_error
+
+TOLERANCE = 1e-5
+
+
+def assert_same_training(result, reference) -> None:
+    assert result.parameters.keys() == reference.parameters.keys()
+    for name, value in reference.parameters.items():
+        assert relative_error(result.parameters[name], value) <= TOLERANCE, name
+        assert (result.parameters[name] - value).abs().max() <= TOLERANCE, name
+    got, expected = result.gramians(), reference.gramians()
+    assert got.shape == expected.shape
+    error = (got - expected).flatten(2).norm(dim=2) / expected.flatten(2).norm(dim=2)
+    assert error.max() <= TOLERANCE
+    assert torch.allclose(result.grad_norms(), reference.grad_norms(), rtol=TOLERANCE, atol=0)
+
+
+def test_reference_clips_and_has_conflicts(single):
+    """Without these the comparisons below would say little."""
+    assert (single["three"].grad_norms() > 0.1).all()
+    assert (single["three"].gramians() < 0).any()
+    weights = torch.tensor([line["weights"] for line in single["three"].conflicts])
+    assert (weights != 1.0).any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_three_domains_by_block_on_two_ranks(single, two, engine):
+    assert_same_training(two[f"three-{engine}"], single["three"])
+
+
+@pytest.mark.parametrize("engine", ["zero3", "fsdp2"])
+def test_two_domains_globally_on_two_ranks(single, two, engine):
+    assert_same_training(two[f"two-{engine}"], single["two"])
+
+
+@pytest.mark.parametrize("engine", COUNTED)
+def test_without_surgery_on_two_ranks(single, two, engine):
+    for name, value in single["none"].parameters.items():
+        assert relative_error(two[f"none-{engine}"].parameters[name], value) <= TOLERANCE, name
+
+
+def test_adapters_on_zero3(single, two):
+    assert all("lora_" in name for name in two["lora-zero3"].parameters)
+    assert_same_training(two["lora-zero3"], single["lora"])
+
+
+@pytest.mark.parametrize("kind", UNEVEN)
+def test_domains_that_do_not_divide_by_two_ranks(single, two, kind):
+    """Rows of weight zero fill up the shorter ranks; the loss, its normaliser and its KL term stay the same.
+
+    Without an entropy bonus: TRL takes that as a mean over a micro-batch, whatever rows it holds.
+    """
+    assert_same_training(two[f"{kind}-ddp"], single[kind])
+
+
+@pytest.mark.parametrize("engine", BF16)
+def test_bf16_gramians_are_those_of_fp32_on_the_same_weights(single, two, engine):
+    got, expected = two[f"three-{engine}"].gramians()[0].sum(0), single["three"].gramians()[0].sum(0)
+    assert relative_error(got, expected) <= 1e-2
+    assert all(value.isfinite().all() for value in two[f"three-{engine}"].parameters.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", MAIN_ENGINES)
+def test_three_ranks_with_sizes_that_do_not_divide(single, three, engine):
+    assert_same_training(three[f"three-{engine}"], single["three"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", MAIN_ENGINES)
+def test_two_domains_globally_on_three_ranks(single, three, engine):
+    assert_same_training(three[f"two-{engine}"], single["two"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero2", "fsdp2"])
+def test_four_ranks(single, four, engine):
+    assert_same_training(four[f"three-{engine}"], single["three"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "zero3"])
+@pytest.mark.parametrize("kind", UNEVEN)
+def test_domains_that_do_not_divide_by_four_ranks(single, four, kind, engine):
+    assert_same_training(four[f"{kind}-{engine}"], single[kind])
