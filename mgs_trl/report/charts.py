@@ -69,7 +69,7 @@ def make_chart(
     kept = [line for line in lines if any(math.isfinite(value) for value in line[3])]
     if not kept:
         return None
-    series = [_downsample(*line) for line in kept]
+    series = [_downsample(*line, logarithmic) for line in kept]
     return Chart(title, subtitle, series, logarithmic, zero, max(len(line[2]) for line in kept))
 
 
@@ -146,18 +146,26 @@ def _norm_ratio(run: RunFiles, pair: str) -> tuple[list[int], list[float]]:
     return steps, [first[step] / second[step] for step in steps]
 
 
-def _downsample(label: str, style: int, steps: Sequence[int], values: Sequence[float]) -> Series:
-    """Means of runs of successive points, at most `MAX_POINTS` of them; a point stands at the last step of its run."""
+def _downsample(label: str, style: int, steps: Sequence[int], values: Sequence[float], logarithmic: bool) -> Series:
+    """Means of runs of successive points, at most `MAX_POINTS` of them; a point stands at the last step of its run.
+
+    On a logarithmic axis they are geometric means of the positive values."""
     count = len(steps)
     if count <= MAX_POINTS:
         return Series(label, style, list(steps), [significant(value) for value in values])
     series = Series(label, style, [], [])
     for i in range(MAX_POINTS):
         start, end = i * count // MAX_POINTS, (i + 1) * count // MAX_POINTS
-        finite = [value for value in values[start:end] if math.isfinite(value)]
+        finite = [v for v in values[start:end] if math.isfinite(v) and (v > 0 or not logarithmic)]
         series.steps.append(steps[end - 1])
-        mean, low, high = (sum(finite) / len(finite), min(finite), max(finite)) if finite else (math.nan,) * 3
+        mean, low, high = (_mean(finite, logarithmic), min(finite), max(finite)) if finite else (math.nan,) * 3
         series.values.append(significant(mean))
         series.low.append(significant(low))
         series.high.append(significant(high))
     return series
+
+
+def _mean(values: Sequence[float], geometric: bool) -> float:
+    if geometric:
+        return math.exp(sum(math.log(value) for value in values) / len(values))
+    return sum(values) / len(values)

@@ -124,8 +124,10 @@ def weight_sentences(conflicts: Conflicts, balance: Any = None) -> list[str]:
     kinds = np.array([[float(k == kind) for k in conflicts.kinds] for kind in conflicts.kind_names])
     per_domain, per_kind = weights.explained(np.ones((1, modules))), weights.explained(kinds)
     per_module, update = weights.explained(np.eye(modules)), weights.explained_update()
+    plain = ", ".join(f"{name} {_mean(conflicts.series[f'weight/{name}']):.3f}" for name in conflicts.domains)
     sentences = [
-        f"The constant weighting nearest to what surgery did, its mean over the run: {constant}.",
+        f"The constant weighting nearest to what surgery did: {constant}. The mean over steps, each counted alike, is "
+        f"{plain}; where it is far larger, steps with nearly no gradient of that domain were given large weights.",
         f"Weights departed from 1, the plain sum, by {weights.departure():.3g} (root mean square). Of that squared "
         f"departure, one constant per domain explains {per_domain:.0%}, one per domain and kind {per_kind:.0%}, one "
         f"per domain and module {per_module:.0%}; the remaining {1 - per_module:.0%} changed from step to step, "
@@ -143,6 +145,11 @@ def weight_sentences(conflicts: Conflicts, balance: Any = None) -> list[str]:
         "report alone cannot say that surgery helped."
     )
     return sentences
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def _domains(run: RunFiles, conflicts: Conflicts | None) -> list[str]:

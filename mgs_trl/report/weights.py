@@ -11,16 +11,18 @@ Array = NDArray[np.floating]
 
 
 class WeightSums:
-    """Sums over steps of weights and their squares, each counted by its share of the domain's squared gradient norm.
+    """Sums over steps of weights and their squares, each counted by the squared norm of the domain's gradient there.
 
-    The share of module m for domain d at a step is `|g_d|^2 on m / |g_d|^2`: shares of a step sum to 1, so the mean
-    over modules is `ConflictReport.mean_weights`, and every step and domain counts alike.
+    Then the mean is the constant `c` that is nearest to the weights in the domain's part of the update: it minimises
+    the sum of `|w g_d - c g_d|^2` over steps and modules. A step in which a domain has nearly no gradient gets huge
+    weights from a projection, which move nothing; they do not count here, as they would in a plain mean over steps.
+    Every domain counts alike.
     """
 
     def __init__(self, modules: int, domains: int):
-        self._share = np.zeros((modules, domains))
+        self._squares = np.zeros((modules, domains))  # |g_d|^2
         self._moved = np.zeros((modules, domains))  # of v = w - 1, which sums without cancellation near 1
-        self._square = np.zeros((modules, domains))
+        self._moved_squares = np.zeros((modules, domains))
         self._gramian = np.zeros((domains, domains))
         self._projected = np.zeros(domains)  # sum of G v
         self._change = 0.0  # sum of v G v: the squared norm of what surgery changed
@@ -29,20 +31,19 @@ class WeightSums:
         """One step; returns the mean weight of each domain in it, `[T]` (1 without a gradient)."""
         squares = np.maximum(np.diagonal(gramian, axis1=1, axis2=2), 0.0)
         total = squares.sum(0)
-        share = np.divide(squares, total, out=np.zeros_like(squares), where=total > 0)
         moved = np.where(total > 0, weights - 1.0, 0.0)
-        self._share += share
-        self._moved += share * moved
-        self._square += share * moved**2
+        self._squares += squares
+        self._moved += squares * moved
+        self._moved_squares += squares * moved**2
         projected = np.einsum("mde,me->md", gramian, moved)
         self._gramian += gramian.sum(0)
         self._projected += projected.sum(0)
         self._change += float((moved * projected).sum())
-        return 1.0 + (share * moved).sum(0)
+        return 1.0 + np.divide((squares * moved).sum(0), total, out=np.zeros_like(total), where=total > 0)
 
     def constant(self) -> Array:
-        """The constant weight of each domain: the mean over the run, `[T]`; NaN without gradients."""
-        return 1.0 + _ratio(self._moved.sum(0), self._share.sum(0))
+        """The constant weight of each domain that is nearest to what surgery did, `[T]`; NaN without gradients."""
+        return 1.0 + _ratio(self._moved.sum(0), self._squares.sum(0))
 
     def by_group(self, membership: Array) -> tuple[Array, Array, Array]:
         """Mean, standard deviation (over modules and steps) and share of the squared norm; each `[groups, T]`.
@@ -53,11 +54,12 @@ class WeightSums:
         share, moved, square = self._grouped(membership)
         mean = _ratio(moved, share)
         spread = np.sqrt(np.maximum(_ratio(square, share) - mean**2, 0.0))
-        return 1.0 + mean, spread, _ratio(share, np.broadcast_to(self._share.sum(0), share.shape))
+        return 1.0 + mean, spread, share
 
     def departure(self) -> float:
         """Root of the mean squared difference of the weights from 1, the plain sum."""
-        return float(np.sqrt(self._square.sum() / max(self._share.sum(), 1.0)))
+        share, _, square = self._grouped(np.ones((1, len(self._squares))))
+        return float(np.sqrt(square.sum() / max(share.sum(), 1.0)))
 
     def explained(self, membership: Array) -> float:
         """Share of the weights' squared departure from 1 that a constant weight per domain and group explains.
@@ -68,9 +70,9 @@ class WeightSums:
         Returns:
             In [0, 1]; NaN if all weights are 1.
         """
-        share, moved, _ = self._grouped(membership)
+        share, moved, square = self._grouped(membership)
         by_constant = np.divide(moved**2, share, out=np.zeros_like(share), where=share > 0)
-        return float(by_constant.sum() / self._square.sum()) if self.changed else float("nan")
+        return float(by_constant.sum() / square.sum()) if self.changed else float("nan")
 
     def explained_update(self) -> float:
         """Share of the squared norm of surgery's change to the update that the best constant weights reproduce.
@@ -85,10 +87,15 @@ class WeightSums:
     @property
     def changed(self) -> bool:
         """Whether any weight was not 1."""
-        return bool(self._square.sum() > 0)
+        return bool(self._moved_squares.sum() > 0)
 
     def _grouped(self, membership: Array) -> tuple[Array, Array, Array]:
-        return membership @ self._share, membership @ self._moved, membership @ self._square
+        """Sums of each group, relative to the domain's squared norm over the run."""
+        total = self._squares.sum(0)
+        scale = np.divide(1.0, total, out=np.zeros_like(total), where=total > 0)
+        sums = (self._squares, self._moved, self._moved_squares)
+        share, moved, square = ((membership @ values) * scale for values in sums)
+        return share, moved, square
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

@@ -116,6 +116,7 @@ class LineChart {
     if (!this.visible.length || !this.width) return;
     this.setScales();
     this.drawAxes();
+    this.layer = svgElement("g", { "clip-path": `url(#${this.clip()})` }, this.svg);
     for (const series of this.visible) this.drawSeries(series);
     this.cursor = svgElement("g", {}, this.svg);
   }
@@ -128,6 +129,7 @@ class LineChart {
       for (const values of [series.values, series.low, series.high])
         for (const value of values) if (this.usable(value)) { low = Math.min(low, value); high = Math.max(high, value); }
     }
+    [low, high] = this.withoutOutliers(low, high);
     if (this.chart.zero) { low = Math.min(low, 0); high = Math.max(high, 0); }
     const log = this.chart.logarithmic;
     if (low === high) [low, high] = log ? [low / 2, high * 2] : [low - (Math.abs(low) || 1) / 2, high + (Math.abs(high) || 1) / 2];
@@ -142,6 +144,18 @@ class LineChart {
     this.range = [left, right];
     this.x = (step) => box.left + ((step - left) / (right - left)) * (box.right - box.left);
     this.y = (value) => box.bottom - ((f(value) - f(low)) / (f(high) - f(low))) * (box.bottom - box.top);
+  }
+
+  /** An axis that single extreme points do not squeeze everything else on; how many lie beyond it is said. */
+  withoutOutliers(low, high) {
+    const f = this.chart.logarithmic ? Math.log : (v) => v, back = this.chart.logarithmic ? Math.exp : (v) => v;
+    const sorted = this.visible.flatMap((s) => s.values.filter((v) => this.usable(v)).map(f)).sort((a, b) => a - b);
+    const at = (q) => sorted[Math.round(q * (sorted.length - 1))];
+    const span = at(0.98) - at(0.02), most = at(0.98) + 3 * span, least = at(0.02) - 3 * span;
+    this.beyond = 0;
+    if (sorted.length < 50 || !(span > 0)) return [low, high];
+    this.beyond = sorted.filter((v) => v > most || v < least).length;
+    return [f(low) < least ? back(at(0.02) - span) : low, f(high) > most ? back(at(0.98) + span) : high];
   }
 
   drawAxes() {
@@ -161,6 +175,17 @@ class LineChart {
     if (room > 32) svgElement("text", { x: 0, y: bottom + 16 }, this.svg).textContent = "step";
   }
 
+  clip() {
+    const { left, right, top, bottom } = this.box, id = `clip${[...document.querySelectorAll("figure.chart")].indexOf(this.figure)}`;
+    const clip = svgElement("clipPath", { id }, svgElement("defs", {}, this.svg));
+    svgElement("rect", { x: left - 4, y: top - 4, width: right - left + 8, height: bottom - top + 8 }, clip);
+    if (this.beyond) {
+      const note = svgElement("text", { x: right, y: top + 8, "text-anchor": "end" }, this.svg);
+      note.textContent = `${this.beyond} point${this.beyond > 1 ? "s" : ""} beyond the axis`;
+    }
+    return id;
+  }
+
   path(series, values) {
     let d = "", pen = "M";
     values.forEach((value, i) => {
@@ -172,17 +197,24 @@ class LineChart {
   }
 
   drawSeries(series) {
-    const group = svgElement("g", { class: `s${series.style % COLOURS}`, fill: "none", stroke: "currentColor" }, this.svg);
+    const group = svgElement("g", { class: `s${series.style % COLOURS}`, fill: "none", stroke: "currentColor" }, this.layer);
     if (series.low.length) this.drawBand(series, group);
     const window = smoothingOf(this.smoothing, series.values.length);
     if (window > 1) svgElement("path", { d: this.path(series, series.values), "stroke-width": 1, opacity: 0.28 }, group);
-    const line = window > 1 ? runningMean(series.values, window) : series.values;
+    const line = window > 1 ? this.smooth(series.values, window) : series.values;
     svgElement("path", { d: this.path(series, line), "stroke-width": 2, "stroke-dasharray": dashOf(series.style), "stroke-linejoin": "round" }, group);
     const present = line.map((value, i) => i).filter((i) => this.usable(line[i]));
     const every = Math.max(1, Math.ceil(present.length / 7));
     // Offsets differ, so that markers of lines that lie on each other do not hide each other.
     for (let k = Math.min(present.length - 1, (series.style * 2) % every); k >= 0 && k < present.length; k += every)
       marker(series.style, this.x(series.steps[present[k]]), this.y(line[present[k]]), group).setAttribute("stroke", "none");
+  }
+
+  /** Running mean; on a logarithmic axis of the logarithms, so that one huge ratio does not carry its neighbours. */
+  smooth(values, window) {
+    if (!this.chart.logarithmic) return runningMean(values, window);
+    const logs = values.map((value) => (this.usable(value) ? Math.log(value) : null));
+    return runningMean(logs, window).map((value) => (value === null ? null : Math.exp(value)));
   }
 
   drawBand(series, group) {

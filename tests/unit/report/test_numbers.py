@@ -126,12 +126,17 @@ def test_weights_beside_the_constant_weighting(run):
     assert conflicts is not None
     gramian, weights = (np.array([line[key] for line in lines]) for key in ("gramian", "weights"))
     squares = np.einsum("smdd->smd", gramian)
-    total = squares.sum(1, keepdims=True)
-    share = np.divide(squares, total, out=np.zeros_like(squares), where=total > 0)
-    constant = (share * weights).sum((0, 1)) / share.sum((0, 1))
+    share = squares / squares.sum((0, 1))
+    moved = np.where(squares.sum(1, keepdims=True) > 0, weights - 1, 0)
+    constant = np.array(
+        [
+            np.linalg.lstsq(s[:, None], s * w, rcond=None)[0][0]
+            for s, w in ((np.sqrt(squares[..., d]).ravel(), weights[..., d].ravel()) for d in range(len(DOMAINS)))
+        ]
+    )
     np.testing.assert_allclose(conflicts.weights.constant(), constant, rtol=1e-12)
 
-    departure = (share * (weights - 1) ** 2).sum()
+    departure = (share * moved**2).sum()
     residual = (share * (weights - constant) ** 2).sum()
     everything = np.ones((1, weights.shape[1]))
     assert conflicts.weights.explained(everything) == pytest.approx(1 - residual / departure)
@@ -146,7 +151,6 @@ def test_weights_beside_the_constant_weighting(run):
     # The change of the update, sum_d (w - 1) g_d, against sum_d c_d g_d, in coordinates that have these Gramians.
     values, vectors = np.linalg.eigh(gramian)
     gradients = np.sqrt(np.maximum(values, 0))[..., None] * np.swapaxes(vectors, -1, -2)  # [s, m, x, d]
-    moved = np.where(total > 0, weights - 1, 0)
     target = np.einsum("smxd,smd->smx", gradients, moved).ravel()
     design = gradients.reshape(-1, len(DOMAINS))
     best, *_ = np.linalg.lstsq(design, target, rcond=None)
