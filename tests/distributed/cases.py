@@ -41,6 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "failing": {"trainer": "FailingVerifier"},
     "saved": {"settings": {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}},
     "resumed": {"settings": {"max_steps": 4}, "resume_of": "saved"},
+    "moved": {"settings": {"max_steps": 4}, "resume_of": "saved", "resume_ranks": 2},
 }
 
 
@@ -68,5 +69,7 @@ TWO = cases(
     ("resumed", MAIN_ENGINES),
     ("failing", ("ddp",)),
 )
-THREE = cases(("three", ("ddp", "zero2", "zero3", "fsdp2")), ("two", ("ddp", "zero2", "zero3", "fsdp2")))
+THREE = cases(
+    ("three", ("ddp", "zero2", "zero3", "fsdp2")), ("two", ("ddp", "zero2", "zero3", "fsdp2")), ("moved", MAIN_ENGINES)
+)
 FOUR = cases(("three", ("zero2", "fsdp2")), *((kind, ("ddp", "zero3")) for kind in UNEVEN))

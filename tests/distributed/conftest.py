@@ -23,7 +23,8 @@ def two(tiny_policy, folder) -> dict[str, Result]:
 
 
 @pytest.fixture(scope="session")
-def three(tiny_policy, folder) -> dict[str, Result]:
+def three(two, tiny_policy, folder) -> dict[str, Result]:
+    # After two ranks, whose checkpoints are resumed here.
     return launch(THREE, 3, tiny_policy, folder)
 
 

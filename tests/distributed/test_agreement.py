@@ -30,3 +30,19 @@ def test_resumed_run_continues_as_if_uninterrupted(two, engine):
     for name, value in whole.parameters.items():
         assert relative_error(resumed.parameters[name], value) <= 1e-6, name
     assert relative_error(resumed.gramians(), whole.gramians()[2:]) <= 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_whole_checkpoint_resumes_on_another_number_of_ranks(two, three, engine):
+    whole, moved = two[f"saved-{engine}"], three[f"moved-{engine}"]
+    for name, value in whole.parameters.items():
+        assert relative_error(moved.parameters[name], value) <= 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["zero2", "zero3"])
+def test_checkpoint_of_shards_is_refused_on_another_number_of_ranks(three, engine):
+    message = three[f"moved-{engine}"].error(0).splitlines()[-1]
+    assert message.startswith("ValueError: the checkpoint")
+    assert "shards of 2 ranks, but this run has 3" in message

@@ -25,6 +25,7 @@ CASE: dict[str, Any] = {
     "trainer": "MGSTrainer",  # a key of trainers.TRAINERS
     "lora": False,
     "resume_of": None,  # kind of case whose checkpoint of step 2 is resumed
+    "resume_ranks": None,  # written by that many ranks; default: as many as now
     "record": False,  # write this rank's shard of each domain's gradient at the first step
     "count": False,  # write the numbers moved by collectives in the last step
 }
@@ -111,7 +112,7 @@ def let_bf16_pass_without_gpu() -> None:
 
 
 def let_optimizers_load_on_numbered_cpus() -> None:
-    """transformers restores DDP's optimizer to the rank's device, which accelerate calls `cpu:1` and torch does not know."""
+    """transformers restores DDP's optimizer to the rank's device, `cpu:1`; torch knows only `cpu`."""
     torch.serialization.register_package(
         5, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
     )
@@ -213,8 +214,11 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
         return step(wrapped, *rest)
 
     trainer.training_step = watched_step
-    checkpoint = out.parent / f"{case['resume_of']}-{case['engine']}" / "checkpoint-2" if case["resume_of"] else None
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    checkpoint = None
+    if case["resume_of"]:
+        ranks = out.parents[1] / f"ranks_{case['resume_ranks'] or RANKS}"
+        checkpoint = str(ranks / f"{case['resume_of']}-{case['engine']}" / "checkpoint-2")
+    trainer.train(resume_from_checkpoint=checkpoint)
     if case["engine"] != "single":
         assert trained == {EXPECTED[case["engine"]]}, f"{case['name']}: trained with {trained}"
     parameters = whole_parameters(trainer, case["engine"])
