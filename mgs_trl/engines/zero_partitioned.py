@@ -56,10 +56,14 @@ class PartitionedEngine(ZeroEngine):
                 yield _Part(name_of[id(parameter)], group, key, offset, numel)
 
     def gradients(self) -> Sequence[Tensor | None]:
-        groups = self.optimizer.averaged_gradients
-        count = len(self.optimizer.params_in_partition)
-        held = [t for g in range(count) for t in groups[g] if not getattr(t, "_zero_padding", False) and t.numel() > 0]
-        return [check_piece(part.name, tensor, part.numel) for part, tensor in zip(self._parts, held, strict=True)]
+        return [tensor for group in range(len(self.optimizer.params_in_partition)) for tensor in self._held(group)]
+
+    def _held(self, group: int) -> Iterator[Tensor]:
+        parts = [part for part in self._parts if part.group == group]
+        # Padding between parameters is flagged; that behind the last one need not be.
+        tensors = (t for t in self.optimizer.averaged_gradients[group] if not getattr(t, "_zero_padding", False))
+        for part in parts:
+            yield check_piece(part.name, next(tensor for tensor in tensors if tensor.numel() > 0), part.numel)
 
     def clear(self) -> None:
         for tensors in self.optimizer.averaged_gradients.values():
