@@ -8,7 +8,7 @@
 
 VENV    := .venv
 PYTHON  := $(VENV)/bin/python
-PIP     := $(PYTHON) -m pip install --disable-pip-version-check
+PIP     := $(PYTHON) -m pip install --disable-pip-version-check --no-compile
 PYTHON3 ?= python3
 VLLM    ?= yes
 STAMP   := $(VENV)/.installed

@@ -38,15 +38,16 @@ class StopOnSignal(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._restore()
+        self.restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        self._restore()
+        self.restore()
         name = signal.Signals(number).name
         print(f"\n{name}: finishing this step, then saving a checkpoint.", file=sys.stderr, flush=True)
 
-    def _restore(self) -> None:
+    def restore(self) -> None:
+        """Give the signals back to whoever had them."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

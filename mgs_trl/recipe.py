@@ -245,8 +245,9 @@ def _apply(content: dict[Any, Any], override: Override) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    line = str(error).strip().splitlines()[0].rstrip(".")
-    return f"{line}."
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    end = 2 if lines[0].endswith(":") else 1  # hydra's first line may only announce the second
+    return " ".join(lines[:end]).rstrip(".") + "."
 
 
 def _expand(content: Mapping[str, Any]) -> dict[str, Any]:

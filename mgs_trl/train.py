@@ -89,7 +89,10 @@ def _train(recipe: Recipe, arguments: argparse.Namespace) -> int:
         output.mkdir(parents=True, exist_ok=True)
         (output / "recipe.yaml").write_text(recipe_yaml(recipe))
     arguments.training = True
-    trainer.train(resume_from_checkpoint=checkpoint)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        stop.restore()
     if stop.received:
         if trainer.is_world_process_zero():
             again = shlex.join([arguments.recipe, *arguments.overrides])

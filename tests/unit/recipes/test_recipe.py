@@ -122,6 +122,16 @@ def test_unknown_recipes(name, words):
     assert all(word in str(caught.value) for word in words)
 
 
+def test_defaults_that_do_not_fit_say_why(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("defaults: [miniature, _self_]\ndomains: [a]\n")
+    with pytest.raises(ValueError, match="Cannot merge"):
+        load_recipe(path)
+    path.write_text("defaults: [no_such_recipe, _self_]\n")
+    with pytest.raises(ValueError, match="no_such_recipe"):
+        load_recipe(path)
+
+
 def test_broken_yaml_names_the_line(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("model: a\ndomains: [\n")

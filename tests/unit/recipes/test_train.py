@@ -116,13 +116,13 @@ def test_user_errors_are_one_sentence_and_exit_code_2(command, miniature, output
 def test_a_reward_function_of_the_wrong_length_is_a_user_error(command, tmp_path, monkeypatch, capsys):
     (tmp_path / "short_rewards.py").write_text("def two(completions, **columns):\n    return [1.0, 1.0]\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the worker processes
-    assert main([*command, "domains.chat.verifier=short_rewards:two", "trainer.eval_on_start=false"]) == 2
+    assert main([*command, r"domains.chat.verifier={short_rewards\:two: {isolated: false}}"]) == 2
     errors = capsys.readouterr().err
     assert "Traceback" not in errors
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert "chat/two" in line
-    assert "[1.0, 1.0]" in line
+    assert "2" in line
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # given back after the error
 
 
 @pytest.mark.parametrize("resume", [["--resume"], ["--resume", "no/such/checkpoint"]])
