@@ -126,6 +126,7 @@ def _comparison(runs: Sequence[RunFacts]) -> dict[str, Any]:
     trained = sorted({name for run in runs for name in run.domains})
     return {
         "domains": domains,
+        "last_steps": sorted({s.last_step for score in scores for s in score.values()}),
         "rows": [
             {"run": run, "scores": score, "mean": mean_change(score, domains)}
             for run, score in zip(runs, scores, strict=True)

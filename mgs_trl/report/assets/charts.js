@@ -136,6 +136,7 @@ class LineChart {
     if (left === right) [left, right] = [left - 1, right + 1];
     const pad = log ? 1 : (high - low) * 0.05;
     [low, high] = log ? [low / 1.1, high * 1.1] : [low - pad, high + pad];
+    this.axis = [low, high];
     this.ticks = log ? logTicks(low, high) : linearTicks(low, high, 5);
     const widest = Math.max(...this.ticks.map((tick) => show(tick).length));
     const box = { left: 12 + widest * 6.6, right: this.width - 10, top: 6, bottom: this.height - 22 };
@@ -181,7 +182,7 @@ class LineChart {
     svgElement("rect", { x: left - 4, y: top - 4, width: right - left + 8, height: bottom - top + 8 }, clip);
     if (this.beyond) {
       const note = svgElement("text", { x: right, y: top + 8, "text-anchor": "end" }, this.svg);
-      note.textContent = `${this.beyond} point${this.beyond > 1 ? "s" : ""} beyond the axis`;
+      note.textContent = `${this.beyond} point${this.beyond > 1 ? "s" : ""} beyond the axis, left out of means`;
     }
     return id;
   }
@@ -212,6 +213,7 @@ class LineChart {
 
   /** Running mean; on a logarithmic axis of the logarithms, so that one huge ratio does not carry its neighbours. */
   smooth(values, window) {
+    if (this.beyond) values = values.map((value) => (value >= this.axis[0] && value <= this.axis[1] ? value : null));
     if (!this.chart.logarithmic) return runningMean(values, window);
     const logs = values.map((value) => (this.usable(value) ? Math.log(value) : null));
     return runningMean(logs, window).map((value) => (value === null ? null : Math.exp(value)));
