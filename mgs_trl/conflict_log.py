@@ -34,5 +34,13 @@ class ConflictLog:
     def _keep_lines_before(self, step: int) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < step]
+        kept = [line for line in lines if (done := _step_of(line)) is not None and done < step]
         self.path.write_text("".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> int | None:
+    """None for a line that a crash cut off."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return None

@@ -72,7 +72,6 @@ def _train(recipe: Recipe, arguments: argparse.Namespace) -> int:
 
     from mgs_trl.build import build_trainer
     from mgs_trl.interrupt import StopOnSignal
-    from mgs_trl.metrics_log import MetricsLog
     from mgs_trl.progress import ProgressLine
     from mgs_trl.summary import closing_tables
 
@@ -83,7 +82,6 @@ def _train(recipe: Recipe, arguments: argparse.Namespace) -> int:
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(ProgressLine())
     output = Path(str(trainer.args.output_dir))
-    trainer.add_callback(MetricsLog(output))
     checkpoint = _checkpoint(arguments.resume, output)
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)

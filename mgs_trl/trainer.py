@@ -21,6 +21,7 @@ from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
 from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
+from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
 from mgs_trl.rollouts import cpu_engine, reload_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, SurgeryRule, partition_model
@@ -81,7 +82,9 @@ class MGSTrainer(GRPOTrainer):
             super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
         if on_cpu:
             self.vllm_generation.sync_weights = partial(reload_weights, self.vllm_generation)
-        self._conflict_log = ConflictLog(Path(str(args.output_dir)) / "conflicts.jsonl", args.conflict_log_steps or 0)
+        output = Path(str(args.output_dir))
+        self._conflict_log = ConflictLog(output / "conflicts.jsonl", args.conflict_log_steps or 0)
+        self.add_callback(MetricsLog(output))
         if self.mix.multi_domain:
             check_engine(self.accelerator)
             self.add_callback(_TokenMetrics(self))
