@@ -7,7 +7,7 @@ the engine it names fails in the worker.
 import pytest
 import torch
 
-from tests.distributed.cases import BF16, COUNTED, ENGINES, MAIN_ENGINES, UNEVEN
+from tests.distributed.cases import BF16, COUNTED, ENGINES, FOUR, MAIN_ENGINES, UNEVEN
 from tests.support.reference import relative_error
 
 TOLERANCE = 1e-5
@@ -83,13 +83,6 @@ def test_two_domains_globally_on_three_ranks(single, three, engine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["zero2", "fsdp2"])
-def test_four_ranks(single, four, engine):
-    assert_same_training(four[f"three-{engine}"], single["three"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", "zero3"])
-@pytest.mark.parametrize("kind", UNEVEN)
+@pytest.mark.parametrize("kind, engine", [(case["name"].rsplit("-", 1)) for case in FOUR])
 def test_domains_that_do_not_divide_by_four_ranks(single, four, kind, engine):
     assert_same_training(four[f"{kind}-{engine}"], single[kind])
