@@ -15,7 +15,6 @@ ENGINE = {
     "zero1": "2 PartitionedEngine",
     "zero2": "2 PartitionedEngine",
     "zero3": "2 Zero3Engine",
-    "zero3_offload": "2 Zero3Engine",
 }
 
 

@@ -1,5 +1,6 @@
 """A user's script, for test_launch.py: `accelerate launch train_once.py MODEL OUT` trains two steps with surgery."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def main() -> None:
         num_generations=4,
         max_steps=2,
         max_completion_length=12,
-        ddp_backend="gloo",
+        ddp_backend="gloo" if os.environ.get("WORLD_SIZE", "1") != "1" else None,
         bf16=False,
         report_to=[],
         save_strategy="no",
