@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+# Models this small are fastest on one thread, and two test processes on two cores would fight over more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
