@@ -1,6 +1,6 @@
 """`resolve_conflicts` in a plain torch loop: two regression tasks that share a network.
 
-    python examples/custom_loop.py
+python examples/custom_loop.py
 """
 
 import torch

@@ -1,7 +1,7 @@
 """An ordinary TRL script for two tasks, and the three lines that change.
 
-    python examples/drop_in.py --model Qwen/Qwen2.5-0.5B-Instruct
-    accelerate launch examples/drop_in.py --model Qwen/Qwen2.5-0.5B-Instruct
+python examples/drop_in.py --model Qwen/Qwen2.5-0.5B-Instruct
+accelerate launch examples/drop_in.py --model Qwen/Qwen2.5-0.5B-Instruct
 """
 
 import argparse

@@ -28,10 +28,13 @@ _NAME_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("expert", re.compile(r"^experts?$|shared_experts?$|^experts_")),
     ("norm", re.compile(r"norm(alization)?\d*$|^ln(_|\d|$)|layer_?norm|^rms")),
     ("attention", re.compile(r"attn|attention|^(mixer|mamba|ssm)$|^[qkvo]_proj$|^(out|qkv)_proj$|query_key_value")),
-    ("mlp", re.compile(r"mlp|ffn|feed_?forward|^fc\d*$|^(gate|up|down|gate_up)_proj$|^dense_(h_to_4h|4h_to_h)$|^w[123]$")),
+    (
+        "mlp",
+        re.compile(r"mlp|ffn|feed_?forward|^fc\d*$|^(gate|up|down|gate_up)_proj$|^dense_(h_to_4h|4h_to_h)$|^w[123]$"),
+    ),
     ("embedding", re.compile(r"embed|^w[tp]e$|^tok_")),
     ("head", re.compile(r"lm_head|^(score|classifier|output|embed_out)$|_head$")),
-)  # fmt: skip
+)
 _CLASS_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("router", re.compile(r"Router|Gate$")),
     ("expert", re.compile(r"Experts?$")),
