@@ -1,4 +1,4 @@
-"""The math domain: sums of three or four digits, answered in a box: `Compute 7 + 8 + 4.` -> `\\boxed{19}`."""
+"""The math domain: sums of two or three digits, answered in a box: `Compute 7 + 8 + 4.` -> `\\boxed{19}`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import random
 from typing import Any
 
-PROBLEMS = tuple(terms for n in (3, 4) for terms in itertools.product(range(1, 10), repeat=n))
+PROBLEMS = tuple(terms for n in (2, 3) for terms in itertools.product(range(10), repeat=n))
 
 
 def row(terms: tuple[int, ...]) -> dict[str, Any]:
@@ -16,15 +16,11 @@ def row(terms: tuple[int, ...]) -> dict[str, Any]:
 
 
 def demonstration(row: dict[str, Any], rng: random.Random, noise: float = 0.0) -> str:
-    """The boxed answer to `row`; with probability `noise` it is wrong, by one to three either way.
+    """The boxed answer to `row`; with probability `noise` it is one too many.
 
-    The policy so learns the right number as the most likely one, with near misses around it: reinforcement has
-    something to sharpen.
+    A slip that is the same everywhere is one thing to unlearn, so a few dozen steps of reinforcement suffice.
     """
-    answer = int(row["answer"])
-    if rng.random() < noise:
-        answer += rng.choice((-3, -2, -1, 1, 2, 3))
-    return f"\\boxed{{{max(answer, 0)}}}"
+    return f"\\boxed{{{int(row['answer']) + (rng.random() < noise)}}}"
 
 
 def split(rng: random.Random, held_out: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

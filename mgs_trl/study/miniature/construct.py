@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from mgs_trl.study.miniature import measure, preferences
 from mgs_trl.study.miniature.data import (
     DOMAINS,
+    MIXED,
     Rows,
     demonstrate,
     draw_demonstrations,
@@ -44,22 +45,23 @@ class Size:
     train: int = 1024  # prompts per domain
     held_out: int = 128
     pool: int = 6000  # instruction-following prompts that demonstrations draw from
-    pairs: int = 3200
-    clean_steps: int = 360
-    noisy_steps: int = 40
-    rounds: int = 4  # of noisy steps, at most
+    pairs: int = 4800
+    sum_steps: int = 200
+    mixed_steps: int = 240
+    round_steps: int = 40
+    rounds: int = 4  # of further steps, at most, while a domain is out of range
     attempts: int = 3  # seeds of the policy, at most
 
 
 FULL = Size()
-QUICK = Size(train=48, held_out=16, pool=64, pairs=320, clean_steps=12, noisy_steps=4, rounds=1, attempts=1)
+QUICK = Size(train=48, held_out=16, pool=64, pairs=320, sum_steps=4, mixed_steps=8, round_steps=4, rounds=1, attempts=1)
 
 
 def construct(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
     """Build everything but the manifest in `directory`, and return what the manifest says."""
     size = QUICK if quick else FULL
     started = time.monotonic()
-    steps = size.pairs // preferences.REWARD_BATCH + size.clean_steps + size.noisy_steps
+    steps = size.pairs // preferences.REWARD_BATCH + size.sum_steps + size.mixed_steps
     with _quietly(), _bar(steps) as bar, tempfile.TemporaryDirectory() as scratch:
         rows = draw_rows(seed, max(size.pool, size.train), size.held_out)
         for domain, (train, held_out) in rows.items():
@@ -137,48 +139,48 @@ class _Policy:
                 model.save_pretrained(directory)
                 self.tokenizer.save_pretrained(directory)
                 return {**outcome, "attempts": tried}
-            self.bar.total += self.size.clean_steps + self.size.noisy_steps
+            self.bar.total += self.size.sum_steps + self.size.mixed_steps
         raise RuntimeError(f"no policy came into the range {RANGE} of success rates; the attempts reached {tried}")
 
     def _attempt(self, seed: int) -> tuple[LlamaForCausalLM, dict[str, Any]]:
-        """Teach the tasks from clean demonstrations, then blur them with noisy ones, domain by domain as needed."""
-        rng = random.Random(f"demonstrations {seed}")
-        noise = dict.fromkeys(DOMAINS, 0.0)
+        """Teach the tasks from clean demonstrations, then go on, with noise where a domain succeeds too often.
+
+        Sums come alone first: the answers are short, so it is cheap, and among the others they take far longer.
+        """
+        rng, size = random.Random(f"demonstrations {seed}"), self.size
+        noise: dict[str, float] = dict.fromkeys(DOMAINS, 0.0)
+        held_out = {domain: self.rows[domain][1] for domain in DOMAINS}
         model = new_policy(self.tokenizer, seed)
-        self._train(model, noise, rng, self.size.clean_steps, 3e-3, seed, "warm-up")
-        noise |= {"math": 0.45, "instruction_following": 0.25}
-        rates: dict[str, float] = {}
-        means: dict[str, float] = {}
-        for round_ in range(self.size.rounds):
-            self.bar.total += self.size.noisy_steps * (round_ > 0)
-            self._train(model, noise, rng, self.size.noisy_steps, 8e-4, seed + round_, "blurring")
-            held_out = {domain: self.rows[domain][1] for domain in DOMAINS}
-            rates, means = measure.success_rates(model, self.tokenizer, held_out, self.score, self.threshold, seed)
+        self._train("sums", model, {"math": 1.0}, noise, rng, size.sum_steps, 3e-3)
+        self._train("warm-up", model, MIXED, noise, rng, size.mixed_steps, 3e-3)
+        rates, means = measure.success_rates(model, self.tokenizer, held_out, self.score, self.threshold, seed)
+        for _ in range(size.rounds):
             if _in_range(rates):
                 break
-            noise = {d: _adjusted(noise[d], rates[d]) for d in DOMAINS}
-        return model, {"success_rate": rates, "mean_score": means, "policy_seed": seed}
+            noise = {domain: _adjusted(noise[domain], rates[domain]) for domain in DOMAINS}
+            self.bar.total += size.round_steps
+            self._train("adjusting", model, MIXED, noise, rng, size.round_steps, 8e-4)
+            rates, means = measure.success_rates(model, self.tokenizer, held_out, self.score, self.threshold, seed)
+        return model, {"success_rate": rates, "mean_score": means, "noise": noise, "policy_seed": seed}
 
     def _train(
         self,
+        stage: str,
         model: LlamaForCausalLM,
+        shares: dict[str, float],
         noise: dict[str, float],
         rng: random.Random,
         steps: int,
-        rate: float,
-        seed: int,
-        name: str,
+        learning_rate: float,
     ) -> None:
-        self.bar.set_description(name)
+        self.bar.set_description(stage)
         pools = {domain: train for domain, (train, _) in self.rows.items()}
-        rows = draw_demonstrations(pools, steps * BATCH, noise, rng)
         warm_up(
             model,
             self.tokenizer,
-            rows,
+            draw_demonstrations(pools, shares, steps * BATCH, noise, rng),
             steps=steps,
-            learning_rate=rate,
-            seed=seed,
+            learning_rate=learning_rate,
             directory=self.scratch,
             on_step=self.bar.update,
         )
@@ -189,10 +191,10 @@ def _in_range(rates: dict[str, float]) -> bool:
 
 
 def _adjusted(noise: float, rate: float) -> float:
-    """More noise for a domain that succeeds too often, little for one that succeeds too rarely."""
+    """More noise for a domain that succeeds too often, none for one that succeeds too rarely."""
     if rate > RANGE[1]:
-        return min(0.9, noise + 0.15)
-    return noise / 4 if rate < RANGE[0] else noise
+        return min(0.9, noise + 0.2)
+    return 0.0 if rate < RANGE[0] else noise
 
 
 def _bar(total: int) -> tqdm:

@@ -49,13 +49,13 @@ def topic_of(row: dict[str, Any]) -> str:
     return re.findall(r"[a-z]+", row["prompt"][-1]["content"])[-1]
 
 
-def demonstration(row: dict[str, Any], rng: random.Random) -> str:
-    """An answer to `row` of random quality: 1 to 5 clauses, flowery or plain, on topic or not."""
+def demonstration(row: dict[str, Any], rng: random.Random, clauses: int | None = None) -> str:
+    """An answer to `row` of random quality: 1 to 5 (or `clauses`) clauses, flowery or plain, on topic or not."""
     flowery = rng.random()
     adjectives = [rng.choice(FLOWERY if rng.random() < flowery else PLAIN) for _ in range(8)]
     on_topic = rng.random() < 0.6
     sentences: list[str] = []
-    clauses = rng.choices((1, 2, 3, 4, 5), (0.25, 0.3, 0.25, 0.15, 0.05))[0]
+    clauses = clauses or rng.choices((1, 2, 3, 4, 5), (0.25, 0.3, 0.25, 0.15, 0.05))[0]
     while clauses > 0:
         size = min(clauses, rng.choice((1, 2)))
         nouns = [[topic_of(row)] if on_topic and not sentences and i == 0 else NOUNS for i in range(size)]
@@ -72,7 +72,8 @@ def quality(row: dict[str, Any], text: str) -> float:
     flowers = len(set(words) & set(FLOWERY))
     score = min(len(words), 28) / 7 + 0.5 * min(flowers, 5) + 1.5 * (topic_of(row) in words)
     score += 0.3 * min(text.count(","), 3) + 0.3 * min(text.count("!"), 2)
-    score -= 1.5 * (not text[:1].isupper()) + 0.7 * (not text.endswith((".", "!")))
+    score -= 1.5 * (not text[:1].isupper()) + 2 * (not text.endswith((".", "!")))
+    score -= 0.15 * max(len(words) - 32, 0)
     score -= 5 * (1 - len(set(pairs)) / max(len(pairs), 1))
     odd = sum(not _fits(a, b) for a, b in pairs)
     return score - 4 * odd / max(len(pairs), 1)

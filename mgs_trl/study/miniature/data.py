@@ -11,7 +11,7 @@ from mgs_trl.study.miniature import arithmetic, conversation, instructions
 
 Rows = list[dict[str, Any]]
 DOMAINS: tuple[str, ...] = ("math", "chat", "instruction_following")
-DEMONSTRATED = {"math": 0.3, "chat": 0.28, "instruction_following": 0.42}  # share of the warm-up
+MIXED = {"math": 0.26, "chat": 0.24, "instruction_following": 0.5}  # shares of the warm-up
 
 
 def draw_rows(seed: int, pool: int, held_out: int) -> dict[str, tuple[Rows, Rows]]:
@@ -41,9 +41,11 @@ def demonstrate(row: dict[str, Any], rng: random.Random, noise: dict[str, float]
     return conversation.demonstration(row, rng)
 
 
-def draw_demonstrations(pools: dict[str, Rows], count: int, noise: dict[str, float], rng: random.Random) -> Rows:
-    """Draw `count` rows of `prompt` and `completion` (both conversational) in the proportions of the warm-up."""
-    domains = rng.choices(DOMAINS, [DEMONSTRATED[domain] for domain in DOMAINS], k=count)
+def draw_demonstrations(
+    pools: dict[str, Rows], shares: dict[str, float], count: int, noise: dict[str, float], rng: random.Random
+) -> Rows:
+    """Draw `count` rows of conversational `prompt` and `completion`, domains in proportion to `shares`."""
+    domains = rng.choices(list(shares), list(shares.values()), k=count)
     drawn = []
     for domain in domains:
         row = rng.choice(pools[domain])

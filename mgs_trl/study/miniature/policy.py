@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 LAYERS = 4
 BATCH = 64  # demonstrations per step
-MICRO_BATCH = 16
+MICRO_BATCH = 32
 CONTEXT = 512  # positions; prompts of the miniature have at most 32 tokens, answers at most 48
 
 
@@ -27,7 +27,7 @@ def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
             vocab_size=len(tokenizer),
             hidden_size=128,
             intermediate_size=384,
-            initializer_range=0.08,
+            initializer_range=0.04,
             num_hidden_layers=LAYERS,
             num_attention_heads=4,
             num_key_value_heads=4,
@@ -57,7 +57,6 @@ def warm_up(
     *,
     steps: int,
     learning_rate: float,
-    seed: int,
     directory: str,
     on_step: Callable[[], Any],
 ) -> None:
@@ -81,7 +80,6 @@ def warm_up(
         weight_decay=0.0,
         max_length=CONTEXT,
         loss_type="nll",
-        seed=seed,
         **quiet_arguments(),
     )
     trainer = SFTTrainer(

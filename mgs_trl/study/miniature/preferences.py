@@ -20,15 +20,18 @@ def candidate(row: dict[str, Any], rng: random.Random) -> str:
     text = conversation.demonstration(row, rng)
     words = text.split()
     kind = rng.random()
-    if kind < 0.6:
+    if kind < 0.45:
         return text
-    if kind < 0.7:
+    if kind < 0.55:
+        return conversation.demonstration(row, rng, clauses=rng.randint(4, 8))
+    if kind < 0.65:
         return " ".join(rng.sample(words, len(words)))
-    if kind < 0.8:
+    if kind < 0.75:
         start = rng.randrange(len(words))
         return " ".join(words[:start] + words[start : start + rng.choice((1, 2, 4, 7))] * rng.choice((2, 3, 4)))
-    if kind < 0.85:
-        return " ".join(words[: rng.randint(1, len(words))])
+    if kind < 0.87:
+        words = conversation.demonstration(row, rng, clauses=rng.randint(2, 9)).split()
+        return " ".join(words[: rng.randint(1, min(len(words), 40))])
     if kind < 0.97:
         return instructions.demonstration(instructions.draw_row(rng), rng)
     return f"\\boxed{{{rng.randint(3, 36)}}}"

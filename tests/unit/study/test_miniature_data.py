@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mgs_trl.study.miniature import arithmetic, conversation, instructions
-from mgs_trl.study.miniature.data import DOMAINS, demonstrate, draw_demonstrations, draw_rows, write_rows
+from mgs_trl.study.miniature.data import DOMAINS, MIXED, demonstrate, draw_demonstrations, draw_rows, write_rows
 from mgs_trl.study.miniature.measure import MAX_COMPLETION_LENGTH
 from mgs_trl.verifiers import build_verifier
 
@@ -126,7 +126,7 @@ def test_demonstrations_are_short_and_whole_words_are_tokens(tmp_path: Any) -> N
 
     tokenizer = build_tokenizer()
     pools = {domain: train for domain, (train, _) in draw_rows(0, 300, 10).items()}
-    rows = draw_demonstrations(pools, 600, CLEAN, random.Random(0))
+    rows = draw_demonstrations(pools, MIXED, 600, CLEAN, random.Random(0))
     for row in rows:
         prompt = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
         tokens = tokenizer.tokenize(prompt + row["completion"][0]["content"])
