@@ -1,5 +1,7 @@
 """One spawn per world size for all tests here."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.distributed.cases import FOUR, ONE, THREE, TWO
@@ -31,3 +33,10 @@ def three(two, tiny_policy, folder) -> dict[str, Result]:
 @pytest.fixture(scope="session")
 def four(tiny_policy, folder) -> dict[str, Result]:
     return launch(FOUR, 4, tiny_policy, folder)
+
+
+def pytest_collection_modifyitems(items):
+    """The first test waits for the spawn of its world size; `launch` has its own, shorter limit."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(2400))
