@@ -67,7 +67,7 @@ def test_policy_and_reward_model_load_by_the_auto_classes(quick: Path) -> None:
     policy = AutoModelForCausalLM.from_pretrained(quick / "policy")
     assert policy.dtype is torch.float32
     assert 1_000_000 <= policy.num_parameters() <= 3_000_000
-    assert policy.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert policy.generation_config.eos_token_id in (tokenizer.eos_token_id, [tokenizer.eos_token_id])
     assert policy.config.head_dim % 32 == 0  # vLLM's CPU attention
     assert policy.config.vocab_size == len(tokenizer)
     reward_model = AutoModelForSequenceClassification.from_pretrained(quick / "reward_model")
