@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.cases import FOUR, ONE, THREE, TWO
+from tests.distributed.cases import FOUR, MORE, ONE, THREE, TWO
 from tests.distributed.launch import Result, launch
 
 
@@ -25,7 +25,13 @@ def two(tiny_policy, folder) -> dict[str, Result]:
 
 
 @pytest.fixture(scope="session")
-def three(two, tiny_policy, folder) -> dict[str, Result]:
+def more(two, tiny_policy, folder) -> dict[str, Result]:
+    """On two ranks as well."""
+    return two | launch(MORE, 2, tiny_policy, folder)
+
+
+@pytest.fixture(scope="session")
+def three(more, tiny_policy, folder) -> dict[str, Result]:
     # After two ranks, whose checkpoints are resumed here.
     return launch(THREE, 3, tiny_policy, folder)
 

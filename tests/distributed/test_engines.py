@@ -7,7 +7,7 @@ the engine it names fails in the worker.
 import pytest
 import torch
 
-from tests.distributed.cases import BF16, COUNTED, ENGINES, FOUR, MAIN_ENGINES, UNEVEN
+from tests.distributed.cases import BF16, COUNTED, FEWER_ENGINES, FOUR, MAIN_ENGINES, UNEVEN
 from tests.support.reference import relative_error
 
 TOLERANCE = 1e-5
@@ -33,7 +33,7 @@ def test_reference_clips_and_has_conflicts(single):
     assert (weights != 1.0).any()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", FEWER_ENGINES)
 def test_three_domains_by_block_on_two_ranks(single, two, engine):
     assert_same_training(two[f"three-{engine}"], single["three"])
 
@@ -68,6 +68,12 @@ def test_bf16_gramians_are_those_of_fp32_on_the_same_weights(single, two, engine
     got, expected = two[f"three-{engine}"].gramians()[0].sum(0), single["three"].gramians()[0].sum(0)
     assert relative_error(got, expected) <= 1e-2
     assert all(value.isfinite().all() for value in two[f"three-{engine}"].parameters.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["three-zero1_offload", "two-ddp", "two-zero2"])
+def test_more_on_two_ranks(single, more, name):
+    assert_same_training(more[name], single[name.split("-")[0]])
 
 
 @pytest.mark.slow
