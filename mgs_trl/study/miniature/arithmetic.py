@@ -26,7 +26,14 @@ def demonstration(row: dict[str, Any], rng: random.Random, noise: float = 0.0) -
 def split(rng: random.Random, held_out: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Cut all problems, in random order, into `(train, held_out)` rows.
 
-    A drawn table, not a rule on the terms: any arithmetic rule leaves some answers out of training altogether.
+    A drawn table, not a rule on the terms: any arithmetic rule leaves some answers out of training altogether. The
+    first problem of every sum stays in training, so none is asked for that was never taught.
     """
-    rows = [row(terms) for terms in rng.sample(PROBLEMS, len(PROBLEMS))]
-    return rows[held_out:], rows[:held_out]
+    train, held, taught = [], [], set()
+    for drawn in (row(terms) for terms in rng.sample(PROBLEMS, len(PROBLEMS))):
+        if len(held) < held_out and drawn["answer"] in taught:
+            held.append(drawn)
+        else:
+            train.append(drawn)
+            taught.add(drawn["answer"])
+    return train, held
