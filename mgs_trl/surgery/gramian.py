@@ -5,37 +5,35 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Elements of each gradient that are in flight at once: few enough for a core's cache on a CPU, enough on a GPU that
-# kernel launches do not count.
-CPU_CHUNK = 1 << 17
-DEVICE_CHUNK = 1 << 24
-
-
-def _chunk(device: torch.device) -> int:
-    return CPU_CHUNK if device.type == "cpu" else DEVICE_CHUNK
+from mgs_trl.surgery.chunks import chunk_size, for_each_chunk
 
 
 def add_gramian(out: Tensor, gradients: Sequence[Tensor]) -> None:
     """Add the inner products of some gradients to `out`.
 
     Products are taken and summed in float64: decisions depend on the sign of inner products, and nearly opposite
-    gradients cancel in the result.
+    gradients cancel in the result. The order of summation does not depend on the number of threads.
 
     Args:
         out: float64 `[T, T]`, on the device where the products are to be computed.
         gradients: T one-dimensional tensors of equal length, of any floating dtype and on any device.
     """
-    length = gradients[0].numel()
-    size = min(_chunk(out.device), length)
-    scratch = torch.empty(len(gradients), size, dtype=torch.float64, device=out.device)
-    for start in range(0, length, size):
-        stop = min(start + size, length)
-        part = scratch[:, : stop - start]
-        for row, gradient in zip(part, gradients, strict=True):
-            row.copy_(gradient[start:stop])
-        # Row by row: BLAS is an order of magnitude faster at this than at a [T, n] x [n, T] product.
-        for total, row in zip(out, part, strict=True):
-            total += torch.mv(part, row)
+    length, count = gradients[0].numel(), len(gradients)
+    size = min(chunk_size(out.device), length)
+    parts = torch.empty(-(-length // size) if size else 0, count, count, dtype=torch.float64, device=out.device)
+
+    def products(starts: range) -> None:
+        scratch = torch.empty(count, size, dtype=torch.float64, device=out.device)
+        for start in starts:
+            part = scratch[:, : min(size, length - start)]
+            for row, gradient in zip(part, gradients, strict=True):
+                row.copy_(gradient[start : start + size])
+            # Row by row: BLAS is an order of magnitude faster at this than at a [T, n] x [n, T] product.
+            for sums, row in zip(parts[start // size], part, strict=True):
+                torch.mv(part, row, out=sums)
+
+    for_each_chunk(length, size, out.device, products)
+    out += parts.sum(0)
 
 
 def combine(out: Tensor, gradients: Sequence[Tensor], weights: Sequence[float]) -> None:
@@ -56,23 +54,34 @@ def combine(out: Tensor, gradients: Sequence[Tensor], weights: Sequence[float]) 
     if not terms:
         out.zero_()
         return
-    size = min(_chunk(out.device), out.numel())
-    scratch = torch.empty(len(terms), size, dtype=torch.float64, device=out.device)
+    length = out.numel()
+    size = min(chunk_size(out.device), length)
     vector = torch.tensor([weight for _, weight in terms], dtype=torch.float64, device=out.device)
-    for start in range(0, out.numel(), size):
-        target = out[start : start + size]
-        part = scratch[:, : target.numel()]
-        for row, (gradient, _) in zip(part, terms, strict=True):
-            row.copy_(gradient[start : start + size])
-        target.copy_(torch.mv(part.T, vector))
+
+    def weighted_sum(starts: range) -> None:
+        scratch = torch.empty(len(terms), size, dtype=torch.float64, device=out.device)
+        total = torch.empty(size, dtype=torch.float64, device=out.device)
+        for start in starts:
+            target = out[start : start + size]
+            part = scratch[:, : target.numel()]
+            for row, (gradient, _) in zip(part, terms, strict=True):
+                row.copy_(gradient[start : start + size])
+            target.copy_(torch.mv(part.T, vector, out=total[: target.numel()]))
+
+    for_each_chunk(length, size, out.device, weighted_sum)
 
 
 def _plain_sum(out: Tensor, gradients: Sequence[Tensor]) -> None:
-    size = min(_chunk(out.device), out.numel())
-    total = torch.empty(size, dtype=out.dtype, device=out.device)
-    for start in range(0, out.numel(), size):
-        target = out[start : start + size]
-        part = total[: target.numel()].copy_(gradients[0][start : start + size])
-        for gradient in gradients[1:]:
-            part += gradient[start : start + size].to(out.device)
-        target.copy_(part)
+    length = out.numel()
+    size = min(chunk_size(out.device), length)
+
+    def plain_sum(starts: range) -> None:
+        total = torch.empty(size, dtype=out.dtype, device=out.device)
+        for start in starts:
+            target = out[start : start + size]
+            part = total[: target.numel()].copy_(gradients[0][start : start + size])
+            for gradient in gradients[1:]:
+                part += gradient[start : start + size].to(out.device)
+            target.copy_(part)
+
+    for_each_chunk(length, size, out.device, plain_sum)

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgs_trl.surgery import gramian as gramian_module
-from mgs_trl.surgery import partition, projection_order, resolve_conflicts, step_generator
+from mgs_trl.surgery import chunks, partition, projection_order, resolve_conflicts, step_generator
 from tests.support.reference import modular_pcgrad, relative_error
 
 SHAPES = {
@@ -142,9 +141,27 @@ def test_gradients_longer_than_a_chunk(monkeypatch):
     gradients = {d: {"w": torch.randn(1003, generator=torch.Generator().manual_seed(i))} for i, d in enumerate("ab")}
     gradients["b"]["w"] -= gradients["a"]["w"]
     whole, _ = resolve_conflicts(gradients)
-    monkeypatch.setattr(gramian_module, "CPU_CHUNK", 100)
+    monkeypatch.setattr(chunks, "CPU_CHUNK", 100)
     chunked, _ = resolve_conflicts(gradients)
     assert relative_error(chunked["w"], whole["w"]) <= 1e-7
+
+
+def test_threads_change_no_bit(monkeypatch):
+    gradients = {str(i): torch.randn(1003, generator=torch.Generator().manual_seed(i)) for i in range(3)}
+    gradients["2"] -= gradients["0"]
+    monkeypatch.setattr(chunks, "CPU_CHUNK", 64)
+    before, results = torch.get_num_threads(), {}
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            for method in ("pcgrad", "none"):
+                combined, report = resolve_conflicts({d: {"w": g} for d, g in gradients.items()}, method=method)
+                results[threads, method] = torch.cat([combined["w"].double(), report.gramian.flatten()])
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for (_, method), result in results.items():
+        assert torch.equal(result, results[1, method])
 
 
 def test_bfloat16_gradients_are_decided_in_float64():
