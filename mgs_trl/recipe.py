@@ -20,7 +20,9 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-ROLLOUTS = ("auto", "vllm", "transformers")
+from mgs_trl.rollouts.settings import ServerSettings
+
+ROLLOUTS = ("auto", "vllm", "server", "transformers")
 INVALID_ROWS = ("error", "drop")
 
 
@@ -100,7 +102,9 @@ class Recipe:
 
     Attributes:
         strategy: how the domains are trained together (`mgs_trl.build.STRATEGIES`).
-        rollout: `vllm`, `transformers`, or `auto` for vLLM where it is installed.
+        rollout: `vllm` (inside the training processes), `server`, `transformers`, or `auto` for vLLM where it is
+            installed.
+        server: the servers of `rollout: server`.
         max_prompt_length: rows with longer prompts (tokens) are dropped, counted and logged; None keeps all.
         trainer: any field of `MGSConfig`.
         vars: values of the recipe's own, used as `${vars.name}`.
@@ -110,6 +114,7 @@ class Recipe:
     domains: dict[str, DomainSpec] = MISSING
     strategy: str = "mgs"
     rollout: str = "auto"
+    server: ServerSettings | None = None
     max_prompt_length: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
     vars: dict[str, Any] = field(default_factory=dict)
@@ -302,6 +307,9 @@ def _check_values(recipe: Recipe) -> None:
     if not recipe.domains:
         raise ValueError("domains is empty, but a recipe needs at least one domain.")
     _check_choice("rollout", recipe.rollout, ROLLOUTS)
+    if (recipe.rollout == "server") != (recipe.server is not None):
+        has = "without" if recipe.server is None else "with"
+        raise ValueError(f"rollout is {recipe.rollout!r} {has} the key server, but rollout: server and it go together.")
     if recipe.max_prompt_length is not None and recipe.max_prompt_length < 1:
         raise ValueError(f"max_prompt_length is {recipe.max_prompt_length}, but it must be at least 1 token.")
     for name, domain in recipe.domains.items():

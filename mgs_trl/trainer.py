@@ -24,6 +24,9 @@ from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
 from mgs_trl.rollouts import cpu_engine, reload_weights
+from mgs_trl.rollouts.errors import RolloutError
+from mgs_trl.rollouts.served import served
+from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, SurgeryRule, partition_model
 from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows
 
@@ -78,10 +81,13 @@ class MGSTrainer(GRPOTrainer):
         self._engine: Engine | None = None
         self._loaded_state: dict[str, Any] | None = None
         on_cpu = args.use_vllm and args.vllm_mode == "colocate" and args.device.type == "cpu"
-        with cpu_engine(on_cpu, "auto" if args.bf16 else "float32"):
+        step = lambda: self.state.global_step  # noqa: E731
+        with cpu_engine(on_cpu, "auto" if args.bf16 else "float32"), served(args, step):
             super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
         if on_cpu:
             self.vllm_generation.sync_weights = partial(reload_weights, self.vllm_generation)
+        if args.use_vllm:
+            check_weights(self.vllm_generation, args.weight_check_syncs)
         output = Path(str(args.output_dir))
         self._conflict_log = ConflictLog(output / "conflicts.jsonl", args.conflict_log_steps or 0)
         self.add_callback(MetricsLog(output))
@@ -347,7 +353,12 @@ class MGSTrainer(GRPOTrainer):
         # Before anything is loaded into the engine.
         if self.mix.multi_domain and resume_from_checkpoint is not None:
             self._read_state(Path(resume_from_checkpoint))
-        return super()._inner_training_loop(*args, resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        try:
+            return super()._inner_training_loop(*args, resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        except RolloutError:  # on every rank, between two steps
+            if self.state.global_step > 0:
+                self._save_checkpoint(self.model, None)
+            raise
 
     def _read_state(self, checkpoint: Path) -> None:
         if not (checkpoint / STATE_FILE).exists():

@@ -106,6 +106,7 @@ def test_config_fields():
     assert added == {
         "domain_column", "mixture", "surgery", "granularity", "balance", "gramian_ema", "surgery_exclude",
         "surgery_top_modules", "surgery_seed", "surgery_dtype", "surgery_offload", "conflict_log_steps",
+            "server", "weight_check_syncs",
     }  # fmt: skip
 
 
