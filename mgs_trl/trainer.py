@@ -23,7 +23,7 @@ from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
-from mgs_trl.rollouts import cpu_engine, reload_weights
+from mgs_trl.rollouts.colocated_cpu import cpu_engine, reload_weights
 from mgs_trl.rollouts.errors import RolloutError
 from mgs_trl.rollouts.served import served
 from mgs_trl.rollouts.weight_check import check_weights

@@ -1,5 +1,1 @@
-"""Rollouts: how the policy's weights reach vLLM where TRL's own path does not serve."""
-
-from mgs_trl.rollouts.colocated_cpu import cpu_engine, reload_weights
-
-__all__ = ["cpu_engine", "reload_weights"]
+"""Rollouts through vLLM, colocated on CPU or served: how the policy's weights get there, and whether they did."""
