@@ -16,6 +16,7 @@ from mgs_trl.recipe import Recipe
 if TYPE_CHECKING:
     from mgs_trl.build import Weighted
     from mgs_trl.config import MGSConfig
+    from mgs_trl.memory import MemoryEstimate
 
 # What a launcher sets; a check is one process, whatever number of ranks it is asked about.
 _LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -28,6 +29,7 @@ class Plan:
     Attributes:
         quotas: prompts per optimizer step of each domain.
         rows, heldout: what was found of each domain's data; a domain whose data is not reachable is missing.
+        memory: what each rank holds; None where the model's configuration is not reachable.
         unchecked: what could not be checked, and why.
     """
 
@@ -39,6 +41,7 @@ class Plan:
     sampling: dict[str, dict[str, Any]]
     rows: dict[str, str] = field(default_factory=dict)
     heldout: dict[str, str] = field(default_factory=dict)
+    memory: "MemoryEstimate | None" = None
     unchecked: list[str] = field(default_factory=list)
 
 
@@ -66,6 +69,7 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     if config.use_cpu and (config.bf16 or config.fp16):
         plan.unchecked.append("mixed precision (no GPU here)")
     _check_data(plan, _tokenizer(plan))
+    plan.memory = _memory(plan)
     plan.unchecked.append("the weights of the policy and of reward models (loaded when training starts)")
     return plan
 
@@ -84,6 +88,29 @@ def _tokenizer(plan: Plan) -> Any:
             raise
         plan.unchecked.append(f"chat template and prompt lengths: {error}")
         return None
+
+
+def _memory(plan: Plan) -> "MemoryEstimate | None":
+    """What a rank holds; None where the model's configuration is not reachable."""
+    import torch
+
+    from mgs_trl.memory import check_fits, count_parameters, estimate, launch_layout
+
+    spec = plan.recipe.model
+    try:
+        parameters, stored = count_parameters(
+            spec.name_or_path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        plan.unchecked.append(f"memory: {' '.join(str(error).split())[:200]}")
+        return None
+    dtype = {None: "float32", "auto": stored}.get(spec.dtype, spec.dtype)  # TRL loads in float32 unless told otherwise
+    needed = estimate(
+        parameters, len(plan.quotas), plan.config, launch_layout(plan.config, plan.ranks), dtype or "float32"
+    )
+    if torch.cuda.is_available():
+        check_fits(needed, torch.cuda.get_device_properties(0).total_memory)
+    return needed
 
 
 def _check_data(plan: Plan, tokenizer: Any) -> None:
@@ -149,6 +176,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"over {plan.ranks} rank(s), {windows} step(s) per generation batch",
         "length": length,
         "rollouts": "vllm" if config.use_vllm else "transformers",
+        "memory per rank": plan.memory.line() if plan.memory else "not known",
         "output": str(config.output_dir),
     }
     summary = Table("", "", title="Run", show_header=False)

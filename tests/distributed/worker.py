@@ -224,6 +224,9 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
     parameters = whole_parameters(trainer, case["engine"])
     if recorder is not None:
         torch.save(recorder.shards, out / f"shards_{RANK}.pt")
+    if trainer._collector is not None:
+        kept = sum(buffer.numel() * buffer.element_size() for buffer in trainer._collector._buffers)
+        (out / f"kept_{RANK}.json").write_text(json.dumps(kept))
     if RANK == 0:
         if counter is not None:
             (out / "collectives.json").write_text(json.dumps(counter.moved))

@@ -85,6 +85,7 @@ def test_check_prints_the_plan_and_trains_nothing(command, output, capsys):
     assert "12 prompts x 2 completions over 2 rank(s)" in printed  # 12 rows x 2 ranks / 2 completions
     assert "nothing wrong found." in printed
     assert "9 (plain)" in printed  # the rows of math
+    assert "kept domain gradients" in printed and "(ddp over 2 ranks)" in printed
     assert not output.exists()
 
 

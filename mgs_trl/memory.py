@@ -1,0 +1,165 @@
+"""What a rank must hold, before anything is loaded: weights, gradients, optimizer states, and surgery's copies."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mgs_trl.config import MGSConfig
+
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How parameters, gradients and optimizer states lie on the ranks.
+
+    Attributes:
+        engine: `single`, `ddp`, `zero1`, `zero2`, `zero3` or `fsdp2`.
+        ranks: data-parallel ranks.
+        offload: DeepSpeed keeps gradients and optimizer states in host memory.
+    """
+
+    engine: str
+    ranks: int
+    offload: bool = False
+
+    @property
+    def sharded_weights(self) -> bool:
+        return self.engine in ("zero3", "fsdp2")
+
+    @property
+    def sharded_gradients(self) -> bool:
+        return self.engine in ("zero2", "zero3", "fsdp2")
+
+    @property
+    def sharded_step(self) -> bool:
+        """Whether the optimizer, and so surgery, works on a rank's shard."""
+        return self.engine not in ("single", "ddp")
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes per rank. Activations, vLLM and reward models come on top.
+
+    Attributes:
+        weights, gradients, optimizer: what training holds without surgery.
+        kept: the copies of domain gradients that surgery holds: T - 1, as the last domain's is overwritten in place.
+        kept_on_host: whether the copies are in host memory.
+    """
+
+    layout: Layout
+    weights: int
+    gradients: int
+    optimizer: int
+    kept: int
+    kept_on_host: bool
+
+    @property
+    def device(self) -> int:
+        """Bytes on the device."""
+        offloaded = 0 if self.layout.offload else self.gradients + self.optimizer
+        return self.weights + offloaded + (0 if self.kept_on_host else self.kept)
+
+    def line(self) -> str:
+        """One line for people, in GiB."""
+        host = " on the host" if self.layout.offload else ""
+        kept = " on the host" if self.kept_on_host else ""
+        ranks = f" over {self.layout.ranks} ranks" if self.layout.ranks > 1 else ""
+        return (
+            f"{_gib(self.weights)} weights, {_gib(self.gradients)} gradients{host}, {_gib(self.optimizer)} optimizer "
+            f"states{host}, {_gib(self.kept)} kept domain gradients{kept} ({self.layout.engine}{ranks}); activations, "
+            "vLLM and reward models come on top"
+        )
+
+
+def estimate(
+    parameters: int, domains: int, config: MGSConfig, layout: Layout, dtype: str = "float32"
+) -> MemoryEstimate:
+    """What one rank of a full fine-tuning run holds.
+
+    Args:
+        parameters: number of parameters, all of them trained, tied ones counted once.
+        domains: domains of a window (T).
+        dtype: in which the policy is loaded.
+    """
+
+    def share(sharded: bool) -> int:
+        return -(-parameters // layout.ranks) if sharded else parameters
+
+    deepspeed_bf16 = layout.engine.startswith("zero") and config.bf16
+    width = 2 if deepspeed_bf16 else BYTES[dtype]
+    # AdamW's two moments, and under DeepSpeed the master weights that bf16 weights are rounded from.
+    states = 12 if deepspeed_bf16 else 2 * width
+    cuts = domains > 1 and (config.surgery != "none" or config.balance != "none")
+    return MemoryEstimate(
+        layout,
+        weights=share(layout.sharded_weights) * width,
+        gradients=share(layout.sharded_gradients) * width,
+        optimizer=share(layout.sharded_step) * states,
+        kept=(domains - 1) * share(layout.sharded_step) * BYTES[config.surgery_dtype] if cuts else 0,
+        kept_on_host=config.surgery_offload or layout.offload,
+    )
+
+
+def check_fits(needed: MemoryEstimate, available: int) -> None:
+    """Refuse a run that cannot fit, whatever its batch (demand.md F8).
+
+    Args:
+        available: bytes of a rank's device.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    if needed.device > available:
+        raise ValueError(
+            f"a rank needs {_gib(needed.device)} before activations ({needed.line()}), but its device has "
+            f"{_gib(available)}; set trainer.surgery_offload: true, shard more (ZeRO-3, FSDP2), or use more ranks."
+        )
+
+
+def launch_layout(config: MGSConfig, ranks: int, environment: Mapping[str, str] = os.environ) -> Layout:
+    """The layout that the launcher and the config ask for.
+
+    Args:
+        environment: `accelerate launch` speaks through it.
+    """
+    given: Any = config.deepspeed or environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    if given or environment.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        if isinstance(given, str):
+            given = json.loads(Path(given).read_text())
+        zero = (given or {}).get("zero_optimization", {})
+        stage = zero.get("stage", environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
+        device = (zero.get("offload_optimizer") or {}).get("device")
+        device = device or environment.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none")
+        return Layout(f"zero{stage}", ranks, offload=device == "cpu")
+    if config.fsdp or environment.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        return Layout("fsdp2", ranks)
+    return Layout("ddp" if ranks > 1 else "single", ranks)
+
+
+def count_parameters(name: str, **options: Any) -> tuple[int, str]:
+    """Number of parameters of a model, from its configuration alone, and the dtype of its checkpoint.
+
+    Args:
+        name: a directory or a hub id.
+        options: of `AutoConfig.from_pretrained`.
+
+    Raises:
+        OSError: the configuration cannot be reached.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = AutoConfig.from_pretrained(name, **options)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(settings, trust_remote_code=options.get("trust_remote_code", False))
+    dtype = str(getattr(settings, "dtype", None) or torch.float32).removeprefix("torch.")
+    return sum(parameter.numel() for parameter in model.parameters()), dtype
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 100 else f"{size / 2**20:.2f} MiB"
