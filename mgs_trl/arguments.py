@@ -6,45 +6,13 @@ import importlib.metadata
 import importlib.util
 import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.templates import find_template
 from mgs_trl.recipe import Recipe, SamplingSpec, did_you_mean
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """What a strategy says about the trainer.
-
-    Attributes:
-        defaults: trainer fields it sets where the recipe leaves them open.
-        forbids: values that would make it another strategy, by field.
-    """
-
-    defaults: Mapping[str, Any]
-    forbids: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
-
-
-def _is_idle(surgery: Any) -> bool:
-    return surgery in ("none", "observe")
-
-
-STRATEGIES: dict[str, Strategy] = {
-    # Module by module. Any rule and any granularity but one module for the whole model.
-    "mgs": Strategy(
-        {"surgery": "pcgrad", "granularity": "block"},
-        {"surgery": _is_idle, "granularity": lambda value: value == "global"},
-    ),
-    "global_surgery": Strategy(
-        {"surgery": "pcgrad", "granularity": "global"},
-        {"surgery": _is_idle, "granularity": lambda value: value != "global"},
-    ),
-    "mixed": Strategy({"surgery": "none"}, {"surgery": lambda value: value != "none"}),
-    "observe": Strategy({"surgery": "observe"}, {"surgery": lambda value: value != "observe"}),
-}
+from mgs_trl.strategies import strategy_fields, trained_domains
 
 # Trainer fields that another key of the recipe decides; two places for one value would be one too many.
 ELSEWHERE = {
@@ -67,8 +35,8 @@ def trainer_fields(recipe: Recipe) -> dict[str, Any]:
             that ask for different sampling.
     """
     check_trainer_keys(recipe.trainer)
-    fields = {**_strategy_defaults(recipe), **recipe.trainer}
-    fields["mixture"] = {name: domain.share for name, domain in recipe.domains.items()}
+    fields = {**strategy_fields(recipe), **recipe.trainer}
+    fields["mixture"] = {name: recipe.domains[name].share for name in trained_domains(recipe)}
     fields["use_vllm"] = resolve_rollout(recipe.rollout) in ("vllm", "server")
     if recipe.server is not None:
         fields["server"] = dataclasses.asdict(recipe.server)
@@ -165,22 +133,6 @@ def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
                 "to go without, set sampling.stop: [] in every domain."
             )
         fields["generation_kwargs"] = {**(fields.get("generation_kwargs") or {}), "stop": stop}
-
-
-def _strategy_defaults(recipe: Recipe) -> dict[str, Any]:
-    if recipe.strategy not in STRATEGIES:
-        raise ValueError(
-            f"strategy is {recipe.strategy!r}, but it must be one of {', '.join(STRATEGIES)}."
-            + did_you_mean(recipe.strategy, STRATEGIES)
-        )
-    strategy = STRATEGIES[recipe.strategy]
-    for name, forbidden in strategy.forbids.items():
-        if name in recipe.trainer and forbidden(recipe.trainer[name]):
-            raise ValueError(
-                f"trainer.{name} is {recipe.trainer[name]!r}, which contradicts strategy {recipe.strategy!r} "
-                f"(its {name} is {strategy.defaults[name]!r})."
-            )
-    return dict(strategy.defaults)
 
 
 def _model_kwargs(recipe: Recipe) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from mgs_trl.domains.schedule import quotas
 from mgs_trl.domains.schemas import Row
 from mgs_trl.domains.templates import find_template
 from mgs_trl.recipe import DatasetSpec, Recipe
+from mgs_trl.strategies import trained_domains
 from mgs_trl.verifiers import Verifier, build_verifier
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
     Raises:
         ValueError: a domain would get none, or the batch is not of whole prompt groups.
     """
-    return quotas({name: domain.share for name, domain in recipe.domains.items()}, config.prompts_per_window())
+    return quotas({name: recipe.domains[name].share for name in trained_domains(recipe)}, config.prompts_per_window())
 
 
 def build_verifiers(recipe: Recipe) -> dict[str, Weighted]:
@@ -112,14 +113,15 @@ def load_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
 
 
 def load_data(recipe: Recipe, verifiers: dict[str, Weighted]) -> Data:
-    """Every domain's rows, each checked by the domain's verifiers.
+    """Rows of the domains that are trained on, and held-out rows of all, checked by the domains' verifiers.
 
     Raises:
         ValueError: unreadable data, or rows that the verifiers cannot score.
     """
-    data = Data([], [])
+    data, trained = Data([], []), trained_domains(recipe)
     for name, domain in recipe.domains.items():
-        data.train.append(load_rows(name, domain.dataset, verifiers[name]))
+        if name in trained:
+            data.train.append(load_rows(name, domain.dataset, verifiers[name]))
         if domain.eval_dataset is not None:
             data.heldout.append(load_rows(name, domain.eval_dataset, verifiers[name]))
     return data

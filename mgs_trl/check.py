@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mgs_trl.recipe import Recipe
+from mgs_trl.strategies import strategy_of
 
 if TYPE_CHECKING:
     from mgs_trl.build import Weighted
@@ -125,7 +126,7 @@ def _check_data(plan: Plan, tokenizer: Any) -> None:
         parts = []
         for name, domain in plan.recipe.domains.items():
             spec = getattr(domain, key)
-            if spec is None:
+            if spec is None or (key == "dataset" and name not in plan.quotas):
                 continue
             try:
                 parts.append(load_rows(name, spec, plan.verifiers[name]))
@@ -150,9 +151,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         cells.append(
             {
                 "dataset": domain.dataset.path,
-                "rows": plan.rows.get(name, "not reachable"),
+                "rows": plan.rows.get(name, "not reachable" if name in plan.quotas else "evaluated only"),
                 "held-out rows": plan.heldout.get(name, "not reachable") if domain.eval_dataset else "none",
-                "prompts per step": str(plan.quotas[name]),
+                "prompts per step": str(plan.quotas.get(name, 0)),
                 "template": domain.template,
                 "verifiers": "\n".join(
                     f"{getattr(function, '__name__', function)}" + (f" x {weight:g}" if weight != 1 else "")
@@ -170,7 +171,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs:g} epochs"
     lines = {
         "model": recipe.model.name_or_path,
-        "strategy": f"{recipe.strategy} (surgery {config.surgery}, granularity {config.granularity}, "
+        "strategy": f"{strategy_of(recipe)[0]} (surgery {config.surgery}, granularity {config.granularity}, "
         f"balance {config.balance})",
         "step": f"{sum(plan.quotas.values())} prompts x {config.num_generations} completions "
         f"over {plan.ranks} rank(s), {windows} step(s) per generation batch",

@@ -30,11 +30,16 @@ class MGSConfig(GRPOConfig):
         default=None,
         metadata={"help": "Relative share of each domain in every window. Default: equal shares."},
     )
+    domain_weights: dict[str, float] | None = field(
+        default=None,
+        metadata={"help": "Factor of each domain's gradient, before surgery. Default: 1 for every domain."},
+    )
     surgery: str = field(
         default="pcgrad",
         metadata={
-            "help": "'pcgrad'; 'none' trains like GRPOTrainer; 'observe' measures conflicts and changes nothing; or "
-            "another rule on the Gramian by name (upgrad, mgda, ...; needs torchjd)."
+            "help": "'pcgrad'; 'none' trains like GRPOTrainer; 'observe' measures conflicts and changes nothing; "
+            "'rescaled' gives the plain sum pcgrad's norm in each module; or another "
+            "rule on the Gramian by name (upgrad, mgda, ...; needs torchjd)."
         },
     )
     granularity: str = field(
@@ -113,6 +118,9 @@ class MGSConfig(GRPOConfig):
         check_top_modules("surgery_top_modules", self.surgery_top_modules)
         if self.conflict_log_steps is not None and self.conflict_log_steps < 0:
             raise ValueError(f"conflict_log_steps is {self.conflict_log_steps!r}, but it must be 0 or more.")
+        for domain, weight in (self.domain_weights or {}).items():
+            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
+                raise ValueError(f"domain_weights.{domain} is {weight!r}, but it must be a number greater than 0.")
         if self.mixture is not None:
             check_mixture(self.mixture, list(self.mixture))
 
@@ -122,6 +130,12 @@ class MGSConfig(GRPOConfig):
         if self.server is not None:
             ServerSettings.parse(self.server)
             self.vllm_mode = "server"
+
+    @property
+    def separates_domains(self) -> bool:
+        """Whether a step needs each domain's gradient by itself, or its sum over domains will do."""
+        weighted = any(weight != 1 for weight in (self.domain_weights or {}).values())
+        return self.surgery != "none" or self.balance != "none" or weighted
 
     def prompts_per_window(self) -> int:
         """Prompts of one optimizer step over all ranks.

@@ -94,13 +94,13 @@ def estimate(
     width = 2 if deepspeed_bf16 else BYTES[dtype]
     # AdamW's two moments, and under DeepSpeed the master weights that bf16 weights are rounded from.
     states = 12 if deepspeed_bf16 else 2 * width
-    cuts = domains > 1 and (config.surgery != "none" or config.balance != "none")
+    copies = domains - 1 if domains > 1 and config.separates_domains else 0
     return MemoryEstimate(
         layout,
         weights=share(layout.sharded_weights) * width,
         gradients=share(layout.sharded_gradients) * width,
         optimizer=share(layout.sharded_step) * states,
-        kept=(domains - 1) * share(layout.sharded_step) * BYTES[config.surgery_dtype] if cuts else 0,
+        kept=copies * share(layout.sharded_step) * BYTES[config.surgery_dtype],
         kept_on_host=config.surgery_offload or layout.offload,
     )
 

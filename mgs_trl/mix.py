@@ -22,6 +22,7 @@ class DomainMix:
         column: dataset column with the domain's name.
         domains: domains of the training data, sorted.
         quotas: prompts per window by domain; empty unless there are at least two domains.
+        factors: of the domains' gradients, in the order of `domains`; empty if all are one.
         names: every domain of the training and evaluation data, training domains first: what row labels index.
     """
 
@@ -29,6 +30,7 @@ class DomainMix:
     domains: tuple[str, ...] = ()
     quotas: dict[str, int] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    factors: tuple[float, ...] = ()
 
     @property
     def multi_domain(self) -> bool:
@@ -58,13 +60,24 @@ class DomainMix:
         mixture = check_mixture(args.mixture or dict.fromkeys(domains, 1.0), domains)
         if len(domains) < 2:
             return cls(column, domains, names=names)
-        return cls(column, domains, quotas(mixture, args.prompts_per_window()), names)
+        factors = _factors(args.domain_weights, domains)
+        return cls(column, domains, quotas(mixture, args.prompts_per_window()), names, factors)
 
     def labels(self, rows: Sequence[dict[str, Any]]) -> list[int] | None:
         """Index into `names` of each row, or None where rows carry no known domain."""
         index = {name: i for i, name in enumerate(self.names)}
         labels = [index.get(row.get(self.column, ""), -1) for row in rows]
         return labels if self.names and min(labels) >= 0 else None
+
+
+def _factors(weights: dict[str, float] | None, domains: Sequence[str]) -> tuple[float, ...]:
+    if not weights:
+        return ()
+    if set(weights) != set(domains):
+        raise ValueError(
+            f"domain_weights has the domains {sorted(weights)}, but it must have those of the data: {list(domains)}."
+        )
+    return tuple(float(weights[domain]) for domain in domains)
 
 
 def _domains_of(dataset: Any, column: str) -> list[str]:

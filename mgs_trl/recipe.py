@@ -101,7 +101,7 @@ class Recipe:
     """Everything that one training run needs.
 
     Attributes:
-        strategy: how the domains are trained together (`mgs_trl.build.STRATEGIES`).
+        strategy: how the domains are trained together (`mgs_trl.strategies`): a name, or `{name: {option: value}}`.
         rollout: `vllm` (inside the training processes), `server`, `transformers`, or `auto` for vLLM where it is
             installed.
         server: the servers of `rollout: server`.
@@ -112,7 +112,7 @@ class Recipe:
 
     model: ModelSpec = MISSING
     domains: dict[str, DomainSpec] = MISSING
-    strategy: str = "mgs"
+    strategy: Any = "mgs"
     rollout: str = "auto"
     server: ServerSettings | None = None
     max_prompt_length: int | None = None

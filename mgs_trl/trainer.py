@@ -225,7 +225,7 @@ class MGSTrainer(GRPOTrainer):
         args = self.args
         unwrapped = cast(nn.Module, self.accelerator.unwrap_model(self.model))
         self._engine = make_engine(self.accelerator, model, unwrapped)
-        if args.surgery == "none" and args.balance == "none":
+        if not args.separates_domains:
             return
         modules = partition_model(unwrapped, args.granularity)
         rule = SurgeryRule(
@@ -234,6 +234,7 @@ class MGSTrainer(GRPOTrainer):
             tuple(args.surgery_exclude),
             args.surgery_top_modules,
             args.surgery_seed or 0,
+            self.mix.factors,
         )
         self._surgeon = Surgeon(self.mix.domains, modules, rule, args.gramian_ema)
         if self._loaded_state is not None:

@@ -190,7 +190,8 @@ def _status(run: RunFiles, conflicts: Conflicts | None) -> str:
 def _chips(run: RunFiles, domains: Sequence[str]) -> list[str]:
     chips = []
     if strategy := run.recipe.get("strategy"):
-        chips.append(f"strategy {strategy}")
+        name = strategy if isinstance(strategy, str) else ", ".join(str(key) for key in strategy)
+        chips.append(f"strategy {name}")
     for name in ("surgery", "granularity", "balance", "gramian_ema", "seed"):
         value = setting(run, name)
         if value is not None:

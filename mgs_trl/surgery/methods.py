@@ -26,7 +26,7 @@ _TORCHJD_RULES = {
 
 def method_names() -> list[str]:
     """Every name that `surgery=` and `resolve_conflicts(method=)` accept."""
-    return ["pcgrad", "none", "observe", *sorted(_TORCHJD_RULES)]
+    return ["pcgrad", "none", "observe", "rescaled", *sorted(_TORCHJD_RULES)]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class SurgeryRule:
         exclude: kinds whose modules get the plain sum.
         top_modules: surgery only on the modules of largest gradient norm: how many (int), or which share (float).
         seed: of the projection order.
+        factors: of the domain gradients, before all else; empty for ones.
 
     Raises:
         ValueError: a field that is none of the values it may have.
@@ -49,6 +50,7 @@ class SurgeryRule:
     exclude: Sequence[str] = field(default_factory=tuple)
     top_modules: float | int | None = None
     seed: int = 0
+    factors: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, method_names())
@@ -56,6 +58,11 @@ class SurgeryRule:
         for kind in self.exclude:
             check_choice("exclude", kind, KINDS)
         check_top_modules("top_modules", self.top_modules)
+
+    @property
+    def acts(self) -> bool:
+        """Whether any weight can differ from one."""
+        return self.method not in ("none", "observe") or self.balance != "none" or any(f != 1 for f in self.factors)
 
     def weights(self, gramian: Tensor, kinds: Sequence[str], step: int) -> Tensor:
         """Weights of the domain gradients in each module.
@@ -69,13 +76,15 @@ class SurgeryRule:
             float64 `[modules, domains]` on the CPU.
         """
         gramian = gramian.to("cpu", torch.float64)
-        if self.method in ("none", "observe") and self.balance == "none":
+        if not self.acts:
             return torch.ones(gramian.shape[:2], dtype=torch.float64)
+        factors = torch.tensor(self.factors or [1.0] * gramian.shape[1], dtype=torch.float64)
+        gramian = gramian * factors[:, None] * factors[None, :]
         scales = balance_scales(gramian, self.balance)
         balanced = gramian * scales[:, :, None] * scales[:, None, :]
         weights = self._rule_weights(balanced, step)
         operated = self.operated_modules(gramian, kinds)
-        return torch.where(operated[:, None], weights, 1.0) * scales
+        return torch.where(operated[:, None], weights, 1.0) * scales * factors
 
     def operated_modules(self, gramian: Tensor, kinds: Sequence[str]) -> Tensor:
         """bool `[modules]`: where surgery acts. The norm that ranks modules is that of all domain gradients together,
@@ -95,10 +104,19 @@ class SurgeryRule:
         modules, domains, _ = gramian.shape
         if self.method in ("none", "observe") or domains == 1:
             return torch.ones(modules, domains, dtype=torch.float64)
-        if self.method == "pcgrad":
+        if self.method in ("pcgrad", "rescaled"):
             order = projection_order(modules, domains, step_generator(self.seed, step))
-            return pcgrad_weights(gramian, order)
+            weights = pcgrad_weights(gramian, order)
+            return weights if self.method == "pcgrad" else _rescaled(gramian, weights)
         return _torchjd_weights(self.method, gramian)
+
+
+def _rescaled(gramian: Tensor, weights: Tensor) -> Tensor:
+    """The plain sum, in each module as long as `sum_d weights[d] g_d` is there: a control for surgery's norm alone."""
+    norm = torch.einsum("md,mde,me->m", weights, gramian, weights).clamp(min=0).sqrt()
+    plain = gramian.sum((1, 2)).clamp(min=0).sqrt()
+    ratio = torch.where(plain > 0, norm / torch.where(plain > 0, plain, 1.0), 1.0)
+    return ratio[:, None].expand_as(weights)
 
 
 def _torchjd_weights(method: str, gramian: Tensor) -> Tensor:

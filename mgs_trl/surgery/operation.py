@@ -40,7 +40,7 @@ class Surgeon:
         smoothed = self.smoother.update(gramian, finite)
         decisive = torch.where(finite[None, :, None] & finite[None, None, :], smoothed, 0.0)
         weights = self.rule.weights(decisive, self.kinds, step)
-        if self.rule.method not in ("none", "observe") or self.rule.balance != "none":
+        if self.rule.acts:
             weights = torch.where(finite, weights, 0.0)
         dropped = tuple(name for name, ok in zip(self.domains, finite.tolist(), strict=True) if not ok)
         return ConflictReport(step, self.domains, self.modules, self.kinds, gramian, weights, dropped)

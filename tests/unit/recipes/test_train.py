@@ -79,6 +79,16 @@ def test_the_flagship_recipe_trains_on_the_example_data(miniature, output, capsy
     assert "<query>" in template  # saved with the model, so that whoever loads it prompts it alike
 
 
+def test_single_trains_one_domain_and_evaluates_all(command, output, capsys):
+    strategy = ["strategy={single: {domain: math}}", "trainer.max_steps=1"]
+    assert main([*command, *strategy]) == 0
+    assert "Held-out reward" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    trained = {key.split("/")[1] for line in lines for key in line if key.startswith("domain/")}
+    evaluated = {key.split("/")[1] for line in lines for key in line if key.startswith("eval_domain/")}
+    assert trained == {"math"} and evaluated == {"chat", "instruction_following", "math"}
+
+
 def test_check_prints_the_plan_and_trains_nothing(command, output, capsys):
     assert main([*command, "--check", "--ranks", "2"]) == 0
     printed = " ".join(capsys.readouterr().out.split())

@@ -192,3 +192,34 @@ def test_report_against_vectors():
     assert metrics["conflict/a~b/share"] == pytest.approx(np.mean(shares))
     by_kind = report.by_kind()
     assert np.allclose(sum(g.numpy() for g in by_kind.values()), total)
+
+
+@pytest.mark.parametrize("granularity", ["block", "global"])
+def test_rescaled_is_the_plain_sum_with_the_norm_of_surgery(granularity):
+    """A control: PCGrad's norm in each module, without its direction."""
+    gradients = draw(torch.Generator().manual_seed(3), 3, "random")
+    gradients["b"] = {n: g - gradients["a"][n] for n, g in gradients["b"].items()}
+    rescaled, _ = resolve_conflicts(gradients, granularity, method="rescaled", seed=4)
+    operated, _ = resolve_conflicts(gradients, granularity, method="pcgrad", seed=4)
+    for module in partition(list(SHAPES), granularity):
+        plain = sum(flat(g, module.parameters) for g in gradients.values())
+        norm = np.linalg.norm(flat(operated, module.parameters))
+        assert relative_error(flat(rescaled, module.parameters), plain * norm / np.linalg.norm(plain)) < 1e-6
+
+
+@pytest.mark.parametrize(("method", "balance"), [("none", "none"), ("pcgrad", "none"), ("pcgrad", "domain")])
+def test_factors_are_as_if_the_gradients_had_been_multiplied(method, balance):
+    gradients = draw(torch.Generator().manual_seed(5), 3, "random")
+    gradients["b"] = {n: g - gradients["a"][n] for n, g in gradients["b"].items()}
+    factors = (3.0, 1.0, 0.25)
+    modules = partition(list(SHAPES), "block")
+    kinds = [module.kind for module in modules]
+
+    def gramian(scales):
+        rows = [[s * flat(g, m.parameters) for m in modules] for s, g in zip(scales, gradients.values(), strict=True)]
+        parts = [np.stack([row[i] for row in rows]) for i in range(len(modules))]
+        return torch.tensor(np.stack([part @ part.T for part in parts]))
+
+    got = SurgeryRule(method, balance, seed=6, factors=factors).weights(gramian((1.0, 1.0, 1.0)), kinds, 1)
+    expected = SurgeryRule(method, balance, seed=6).weights(gramian(factors), kinds, 1) * torch.tensor(factors)
+    assert relative_error(got, expected) < 1e-9

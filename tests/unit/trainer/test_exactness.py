@@ -45,6 +45,20 @@ def test_offload_and_unequal_mixture_change_nothing_in_the_algebra(ours):
         assert relative_error(value, expected[name]) <= 1e-6, name
 
 
+def test_domain_weights_multiply_the_domain_gradients(ours):
+    weights = {"chat": 3.0, "instruction_following": 1.0, "math": 0.5}
+    run = ours(surgery="none", domain_weights=weights)
+    recorded = run.domain_gradients[0]
+    for name, value in run.gradients[0].items():
+        parts = [weights[d] * recorded[i][name].double() for i, d in enumerate(sorted(weights))]
+        assert relative_error(value, sum(parts)) <= 1e-6, name
+
+
+def test_domain_weights_of_other_domains_are_refused(ours):
+    with pytest.raises(ValueError, match=r"domain_weights has the domains \['chat', 'maths'\], but it must have"):
+        ours(domain_weights={"chat": 1.0, "maths": 2.0})
+
+
 def test_seed_fixes_the_run_and_surgery_seed_the_order(ours):
     """Invariant 5."""
     first, again = ours(max_steps=2, learning_rate=1e-3), ours(max_steps=2, learning_rate=1e-3)
