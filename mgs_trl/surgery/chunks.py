@@ -1,6 +1,7 @@
 """Long vectors chunk by chunk: on a CPU, chunks that fit a core's cache, divided among threads."""
 
 import functools
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,11 @@ import torch
 # kernel launches do not count.
 CPU_CHUNK = 1 << 17
 DEVICE_CHUNK = 1 << 24
+
+# As they are before vLLM's CPU worker replaces the one by a function that does nothing and ties the calling thread,
+# hence the threads that it starts, to one core.
+_set_threads = torch.set_num_threads
+_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 def chunk_size(device: torch.device) -> int:
@@ -48,12 +54,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     started = threading.Barrier(threads + 1)
 
     def alone() -> None:
-        torch.set_num_threads(1)
+        _set_threads(1)
+        if _CORES is not None:
+            os.sched_setaffinity(0, _CORES)  # of this thread alone
         started.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="mgs_trl-surgery", initializer=alone)
     for _ in range(threads):
         pool.submit(int)
     started.wait()
-    torch.set_num_threads(threads)  # threads that start later take the value that was set last
+    _set_threads(threads)  # threads that start later take the value that was set last
     return pool
