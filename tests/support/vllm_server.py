@@ -52,7 +52,7 @@ class VLLMServer:
         )
         return self
 
-    def wait(self, seconds: float = 150) -> "VLLMServer":
+    def wait(self, seconds: float = 300) -> "VLLMServer":
         """Until it answers."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
