@@ -97,6 +97,35 @@ class DomainSpec:
 
 
 @dataclass
+class StudySpec:
+    """What `python -m mgs_trl.study` compares. Names map to overrides of the recipe.
+
+    Attributes:
+        strategies: in an override, `<name>` is the directory of that strategy's run of the same regime and seed.
+        baseline: the strategy that the others are compared with.
+        contrasts: further pairs `[a, b]` of strategies; reported is a minus b.
+        sequences: for strategies that train domain after domain, the domains and the strategy after each of them.
+        regimes: settings under which every strategy runs.
+        only: the regimes of a strategy, where it does not run in all.
+        checkpoints: policies to start from, as overrides; seed k starts from checkpoint k modulo their number.
+        seeds: each strategy runs with the seeds 0 to `seeds` - 1.
+        evaluations: of a trained policy on the held-out prompts; its score is their mean.
+        workers: runs at a time; None is one per GPU, or one per core without any.
+    """
+
+    strategies: dict[str, list[str]] = field(default_factory=dict)
+    baseline: str = "mixed"
+    contrasts: list[list[str]] = field(default_factory=list)
+    sequences: list[dict[str, str]] = field(default_factory=list)
+    regimes: dict[str, list[str]] = field(default_factory=lambda: {"default": []})
+    only: dict[str, list[str]] = field(default_factory=dict)
+    checkpoints: list[list[str]] = field(default_factory=lambda: [[]])
+    seeds: int = 5
+    evaluations: int = 1
+    workers: int | None = None
+
+
+@dataclass
 class Recipe:
     """Everything that one training run needs.
 
@@ -108,6 +137,7 @@ class Recipe:
         max_prompt_length: rows with longer prompts (tokens) are dropped, counted and logged; None keeps all.
         trainer: any field of `MGSConfig`.
         vars: values of the recipe's own, used as `${vars.name}`.
+        study: the runs that `python -m mgs_trl.study` compares; a single run ignores it.
     """
 
     model: ModelSpec = MISSING
@@ -118,6 +148,7 @@ class Recipe:
     max_prompt_length: int | None = None
     trainer: dict[str, Any] = field(default_factory=dict)
     vars: dict[str, Any] = field(default_factory=dict)
+    study: StudySpec | None = None
 
 
 def did_you_mean(name: Any, allowed: Iterable[str]) -> str:

@@ -15,10 +15,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mgs_trl.study.miniature", description=__doc__)
     parser.add_argument("--dir", help="where to build (default: $MGS_TRL_CACHE or ~/.cache/mgs_trl, and its name)")
     parser.add_argument("--seed", type=int, default=0, help="seed of data and weights (default 0)")
+    parser.add_argument("--size", choices=("full", "small"), default="full", help="small: for studies of many runs")
     parser.add_argument("--force", action="store_true", help="build anew even if it is there")
     options = parser.parse_args(arguments)
     try:
-        directory = build_miniature(options.dir, seed=options.seed, force=options.force)
+        directory = build_miniature(options.dir, seed=options.seed, force=options.force, size=options.size)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -40,8 +40,16 @@ THREADS = 1  # sums in another order are other weights, and with so small a mode
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything is built."""
+    """How much of everything is built.
 
+    Attributes:
+        answer: the most tokens of a demonstration and of a sampled answer.
+        hidden, layers: of the policy.
+    """
+
+    answer: int = 48
+    hidden: int = 128
+    layers: int = 4
     train: int = 1024  # prompts per domain
     held_out: int = 128
     pool: int = 6000  # instruction-following prompts that demonstrations draw from
@@ -53,13 +61,18 @@ class Size:
     attempts: int = 3  # seeds of the policy, at most
 
 
-FULL = Size()
-QUICK = Size(train=48, held_out=16, pool=64, pairs=320, sum_steps=4, mixed_steps=8, round_steps=4, rounds=1, attempts=1)
+SIZES = {
+    "full": Size(),
+    "small": Size(answer=24, hidden=96, layers=3),
+    "quick": Size(
+        train=48, held_out=16, pool=64, pairs=320, sum_steps=4, mixed_steps=8, round_steps=4, rounds=1, attempts=1
+    ),
+}
 
 
-def construct(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
+def construct(directory: Path, seed: int, size_name: str) -> dict[str, Any]:
     """Build everything but the manifest in `directory`, and return what the manifest says."""
-    size = QUICK if quick else FULL
+    size = SIZES[size_name]
     started = time.monotonic()
     steps = size.pairs // preferences.REWARD_BATCH + size.sum_steps + size.mixed_steps
     with _quietly(), _bar(steps) as bar, tempfile.TemporaryDirectory() as scratch:
@@ -72,14 +85,14 @@ def construct(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
         score = measure.scorers(directory / "reward_model")
         threshold = _chat_threshold(score["chat"], rows["chat"][1], seed)
         policy = _Policy(tokenizer, rows, score, threshold, size, bar, scratch)
-        outcome = policy.build(directory / "policy", seed, checked=not quick)
+        outcome = policy.build(directory / "policy", seed, checked=size_name != "quick")
     return {
         **outcome,
         "range": RANGE,
         "chat_threshold": threshold,
         "reward_model_accuracy": accuracy,
         "prompts": {d: {"train": len(rows[d][0][: size.train]), "heldout": len(rows[d][1])} for d in DOMAINS},
-        "max_completion_length": measure.MAX_COMPLETION_LENGTH,
+        "max_completion_length": size.answer,
         "versions": {name: version(name) for name in ("torch", "transformers", "trl", "tokenizers", "math-verify")},
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -149,19 +162,28 @@ class _Policy:
         """
         rng, size = random.Random(f"demonstrations {seed}"), self.size
         noise: dict[str, float] = dict.fromkeys(DOMAINS, 0.0)
-        held_out = {domain: self.rows[domain][1] for domain in DOMAINS}
-        model = new_policy(self.tokenizer, seed)
+        model = new_policy(self.tokenizer, seed, self.size.hidden, self.size.layers)
         self._train("sums", model, {"math": 1.0}, noise, rng, size.sum_steps, 3e-3)
         self._train("warm-up", model, MIXED, noise, rng, size.mixed_steps, 3e-3)
-        rates, means = measure.success_rates(model, self.tokenizer, held_out, self.score, self.threshold, seed)
+        rates, means = self._measure(model, seed)
         for _ in range(size.rounds):
             if _in_range(rates):
                 break
             noise = {domain: _adjusted(noise[domain], rates[domain]) for domain in DOMAINS}
             self.bar.total += size.round_steps
             self._train("adjusting", model, MIXED, noise, rng, size.round_steps, 8e-4)
-            rates, means = measure.success_rates(model, self.tokenizer, held_out, self.score, self.threshold, seed)
+            rates, means = self._measure(model, seed)
         return model, {"success_rate": rates, "mean_score": means, "noise": noise, "policy_seed": seed}
+
+    def _fits(self, answer: str) -> bool:
+        """Whether the policy has the tokens to give `answer` and to end it."""
+        return len(self.tokenizer(answer)["input_ids"]) < self.size.answer  # type: ignore[arg-type]
+
+    def _measure(self, model: LlamaForCausalLM, seed: int) -> tuple[dict[str, float], dict[str, float]]:
+        held_out = {domain: self.rows[domain][1] for domain in DOMAINS}
+        return measure.success_rates(
+            model, self.tokenizer, held_out, self.score, self.threshold, seed, self.size.answer
+        )
 
     def _train(
         self,
@@ -178,7 +200,7 @@ class _Policy:
         warm_up(
             model,
             self.tokenizer,
-            draw_demonstrations(pools, shares, steps * BATCH, noise, rng),
+            draw_demonstrations(pools, shares, steps * BATCH, noise, rng, self._fits),
             steps=steps,
             learning_rate=learning_rate,
             directory=self.scratch,

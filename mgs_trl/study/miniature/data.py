@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,24 @@ def demonstrate(row: dict[str, Any], rng: random.Random, noise: dict[str, float]
 
 
 def draw_demonstrations(
-    pools: dict[str, Rows], shares: dict[str, float], count: int, noise: dict[str, float], rng: random.Random
+    pools: dict[str, Rows],
+    shares: dict[str, float],
+    count: int,
+    noise: dict[str, float],
+    rng: random.Random,
+    fits: Callable[[str], bool] = lambda _: True,
 ) -> Rows:
-    """Draw `count` rows of conversational `prompt` and `completion`, domains in proportion to `shares`."""
+    """Draw `count` rows of conversational `prompt` and `completion`, domains in proportion to `shares`.
+
+    An answer that does not fit is drawn again, for another prompt of its domain.
+    """
     domains = rng.choices(list(shares), list(shares.values()), k=count)
     drawn = []
     for domain in domains:
-        row = rng.choice(pools[domain])
-        answer = {"role": "assistant", "content": demonstrate(row, rng, noise)}
-        drawn.append({"prompt": row["prompt"], "completion": [answer]})
+        while True:
+            row = rng.choice(pools[domain])
+            text = demonstrate(row, rng, noise)
+            if fits(text):
+                break
+        drawn.append({"prompt": row["prompt"], "completion": [{"role": "assistant", "content": text}]})
     return drawn

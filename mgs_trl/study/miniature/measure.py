@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_COMPLETION_LENGTH = 48
-
 
 def sample(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], seed: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, Any]], seed: int, length: int
 ) -> list[str]:
-    """One sampled answer per row (temperature 1, at most 48 tokens), the same for the same seed."""
+    """One sampled answer per row (temperature 1, at most `length` tokens), the same for the same seed."""
     import torch
 
     prompts = [tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False) for row in rows]
@@ -26,7 +24,7 @@ def sample(
         tokens = generator.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            max_new_tokens=MAX_COMPLETION_LENGTH,
+            max_new_tokens=length,
             do_sample=True,
             temperature=1.0,
             top_k=0,
@@ -68,8 +66,9 @@ def success_rates(
     score: dict[str, Callable[[list[dict[str, Any]], list[str]], list[float]]],
     chat_threshold: float,
     seed: int,
+    length: int,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Per domain the share of successes and the mean score over `rows`.
+    """Per domain the share of successes and the mean score over `rows`, of answers of at most `length` tokens.
 
     Success is a correct answer (math), every constraint kept (instruction following), a score above
     `chat_threshold` (chat).
@@ -77,7 +76,7 @@ def success_rates(
     bars = {"math": 0.5, "instruction_following": 0.999, "chat": chat_threshold}
     rates, means = {}, {}
     for domain, domain_rows in rows.items():
-        values = score[domain](domain_rows, sample(model, tokenizer, domain_rows, seed))
+        values = score[domain](domain_rows, sample(model, tokenizer, domain_rows, seed, length))
         rates[domain] = sum(value > bars[domain] for value in values) / len(values)
         means[domain] = sum(values) / len(values)
     return rates, means

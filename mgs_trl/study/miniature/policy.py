@@ -1,4 +1,4 @@
-"""The policy: a Llama of about a million parameters, warmed up by TRL's SFTTrainer on noisy demonstrations."""
+"""The policy: a Llama of about a million parameters (half of it when small), warmed up by TRL's SFTTrainer on noisy demonstrations."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-LAYERS = 4
 BATCH = 64  # demonstrations per step
 MICRO_BATCH = 32
 CONTEXT = 512  # positions; prompts of the miniature have at most 32 tokens, answers at most 48
 
 
-def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int, hidden: int, layers: int) -> LlamaForCausalLM:
     """A freshly initialised fp32 policy for `tokenizer`, its generation config set to sample and to stop at eos.
 
     Heads have 32 dimensions, the smallest that vLLM's CPU attention accepts.
@@ -25,12 +24,12 @@ def new_policy(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalL
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=384,
+            hidden_size=hidden,
+            intermediate_size=3 * hidden,
             initializer_range=0.04,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=4,
-            num_key_value_heads=4,
+            num_hidden_layers=layers,
+            num_attention_heads=hidden // 32,
+            num_key_value_heads=hidden // 32,
             head_dim=32,
             max_position_embeddings=CONTEXT,
             tie_word_embeddings=False,

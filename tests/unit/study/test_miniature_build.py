@@ -27,7 +27,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_miniature(tmp_path_factory.mktemp("quick") / "miniature", seed=1, quick=True)
+    return build_miniature(tmp_path_factory.mktemp("quick") / "miniature", seed=1, size="quick")
 
 
 def test_a_build_holds_its_files_and_nothing_is_left_beside_it(quick: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_build_holds_its_files_and_nothing_is_left_beside_it(quick: Path) -> N
 def test_a_finished_build_is_found_without_loading_torch(quick: Path) -> None:
     code = (
         "import sys; from mgs_trl.study.miniature import build_miniature\n"
-        f"build_miniature({str(quick)!r}, seed=1, quick=True); assert 'torch' not in sys.modules"
+        f"build_miniature({str(quick)!r}, seed=1, size="quick"); assert 'torch' not in sys.modules"
     )
     before = (quick / "manifest.json").stat().st_mtime_ns
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": os.pathsep.join(sys.path)})
@@ -76,7 +76,7 @@ def test_policy_and_reward_model_load_by_the_auto_classes(quick: Path) -> None:
 
 
 def test_the_same_seed_builds_the_same_bytes(quick: Path, tmp_path: Path) -> None:
-    again = build_miniature(tmp_path / "again", seed=1, quick=True)
+    again = build_miniature(tmp_path / "again", seed=1, size="quick")
     for name in FILES:
         assert (again / name).read_bytes() == (quick / name).read_bytes(), name
 
@@ -84,7 +84,7 @@ def test_the_same_seed_builds_the_same_bytes(quick: Path, tmp_path: Path) -> Non
 def test_a_build_leaves_the_callers_torch_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    def work(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
+    def work(directory: Path, seed: int, size: str) -> dict[str, Any]:
         with construct._quietly():
             torch.rand(3)
             directory.mkdir(parents=True)
@@ -92,17 +92,17 @@ def test_a_build_leaves_the_callers_torch_as_it_was(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(construct, "construct", work)
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    build_miniature(tmp_path / "miniature", quick=True)
+    build_miniature(tmp_path / "miniature", size="quick")
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
 
 
 def test_an_interrupted_build_is_redone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
+    def interrupted(directory: Path, seed: int, size: str) -> dict[str, Any]:
         directory.mkdir(parents=True)
         raise KeyboardInterrupt
 
-    def finished(directory: Path, seed: int, quick: bool) -> dict[str, Any]:
+    def finished(directory: Path, seed: int, size: str) -> dict[str, Any]:
         directory.mkdir(parents=True)
         return {"seconds": 1}
 
@@ -126,6 +126,8 @@ def test_refusals_name_the_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         build_miniature(tmp_path, force=True)
     with pytest.raises(ValueError, match="seed is -1"):
         build_miniature(tmp_path / "new", seed=-1)
+    with pytest.raises(ValueError, match="size is 'huge'; it must be one of full, small, quick"):
+        build_miniature(tmp_path / "new", size="huge")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="WORLD_SIZE is 2"):
         build_miniature(tmp_path / "new")
@@ -157,7 +159,7 @@ def test_a_full_build_brings_every_domain_into_range(tmp_path: Path) -> None:
     }
     model, tokenizer = (auto.from_pretrained(built / "policy") for auto in (AutoModelForCausalLM, AutoTokenizer))
     score = measure.scorers(built / "reward_model")
-    rates, _ = measure.success_rates(model, tokenizer, rows, score, manifest["chat_threshold"], seed=99)
+    rates, _ = measure.success_rates(model, tokenizer, rows, score, manifest["chat_threshold"], 99, length=48)
     for domain, rate in rates.items():
         assert RANGE[0] <= manifest["success_rate"][domain] <= RANGE[1]
         assert RANGE[0] - 0.12 <= rate <= RANGE[1] + 0.12, domain  # 128 other samples: three standard errors

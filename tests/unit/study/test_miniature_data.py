@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from mgs_trl.study.miniature import arithmetic, conversation, instructions
 from mgs_trl.study.miniature.data import DOMAINS, MIXED, demonstrate, draw_demonstrations, draw_rows, write_rows
-from mgs_trl.study.miniature.measure import MAX_COMPLETION_LENGTH
 from mgs_trl.verifiers import build_verifier
 
 CLEAN = dict.fromkeys(DOMAINS, 0.0)
@@ -132,7 +131,7 @@ def test_demonstrations_are_short_and_whole_words_are_tokens(tmp_path: Any) -> N
         tokens = tokenizer.tokenize(prompt + row["completion"][0]["content"])
         answer = tokenizer(row["completion"][0]["content"])["input_ids"]
         assert not any(token.startswith("##") for token in tokens), tokens
-        assert len(answer) < MAX_COMPLETION_LENGTH
+        assert len(answer) < 48
         assert len(tokens) - len(answer) <= 40
 
 

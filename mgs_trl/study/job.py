@@ -1,0 +1,72 @@
+"""One run of a study, in a worker: train, then evaluate what came of it on the held-out prompts of every domain."""
+
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from mgs_trl.build import build_trainer
+from mgs_trl.recipe import Recipe, load_recipe, recipe_yaml
+from mgs_trl.study.plan import RESULT, Run
+
+RECIPE = "MGS_TRL_STUDY_RECIPE"  # the recipe's file, for the workers
+_SCORE = re.compile(r"eval_domain/(.+)/reward")
+
+
+def execute(run: Run) -> None:
+    """Do `run` and leave its result; whatever an interrupted attempt left is removed first."""
+    shutil.rmtree(run.directory, ignore_errors=True)
+    run.directory.mkdir(parents=True)
+    file = os.environ[RECIPE]
+    started = time.perf_counter()
+    if run.training:
+        train(load_recipe(file, run.training))
+    trained = time.perf_counter()
+    recipe = load_recipe(file, run.evaluation)
+    assert recipe.study is not None
+    scores = evaluate(recipe, recipe.study.evaluations)
+    result = {
+        "regime": run.regime,
+        "strategy": run.strategy,
+        "seed": run.seed,
+        "checkpoint": run.checkpoint,
+        "settings": run.settings,
+        "scores": scores,
+        "seconds": {"training": trained - started, "evaluation": time.perf_counter() - trained},
+    }
+    unfinished = run.directory / f"{RESULT}.unfinished"
+    unfinished.write_text(json.dumps(result, indent=1))
+    unfinished.replace(run.directory / RESULT)
+
+
+def train(recipe: Recipe) -> None:
+    """Train a recipe as the command does, and save the policy in its output directory."""
+    trainer = build_trainer(recipe)
+    trainer.train()
+    output = Path(str(trainer.args.output_dir))
+    (output / "recipe.yaml").write_text(recipe_yaml(recipe))
+    trainer.save_model()
+
+
+def evaluate(recipe: Recipe, times: int) -> dict[str, float]:
+    """Mean held-out reward of each domain over `times` evaluations, which sample anew.
+
+    Raises:
+        ValueError: a domain has no held-out prompts.
+    """
+    without = [name for name, domain in recipe.domains.items() if domain.eval_dataset is None]
+    if without:
+        raise ValueError(f"domains.{without[0]} has no eval_dataset, but a study evaluates every domain.")
+    trainer = build_trainer(recipe)  # seeds everything: the same prompts and the same noise for every strategy
+    for _ in range(times):
+        trainer.evaluate()
+    history: list[dict[str, Any]] = trainer.state.log_history
+    found: dict[str, list[float]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            if match := _SCORE.fullmatch(name):
+                found.setdefault(match[1], []).append(value)
+    return {name: sum(values) / len(values) for name, values in sorted(found.items())}

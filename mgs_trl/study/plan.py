@@ -1,0 +1,161 @@
+"""Which runs a study consists of, where each leaves its results, and which must come before which."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, recipe_yaml
+
+BASE = "base"  # the policies that training starts from, evaluated like all others
+RESULT = "result.json"  # a run is finished when it has this file, which is written last
+_REFERENCE = re.compile(r"<(\w+)>")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run with its final evaluation, or the evaluation of a checkpoint (`strategy` is `base`).
+
+    Attributes:
+        checkpoint: index of the policy it starts from.
+        directory: where it writes everything.
+        training: overrides of the recipe that is trained; none for `base`.
+        evaluation: overrides of the recipe on whose held-out data the policy is evaluated.
+        needs: runs that must be finished before.
+        settings: hash of what it was asked to do, for telling a finished run from one of another study.
+    """
+
+    regime: str
+    strategy: str
+    seed: int
+    checkpoint: int
+    directory: Path
+    training: tuple[str, ...]
+    evaluation: tuple[str, ...]
+    needs: tuple[str, ...]
+    settings: str
+
+    @property
+    def name(self) -> str:
+        return run_name(self.regime, self.strategy, self.seed)
+
+    @property
+    def finished(self) -> bool:
+        return (self.directory / RESULT).is_file()
+
+
+def run_name(regime: str, strategy: str, seed: int) -> str:
+    """How a run is called in tables, and its directory under `runs/`."""
+    return f"{regime}/{strategy}/seed{seed}"
+
+
+def plan_runs(recipe: Recipe, overrides: Sequence[str], root: Path) -> list[Run]:
+    """All runs of a recipe's study, seed by seed, so that an interrupted study has compared whole seeds.
+
+    Args:
+        overrides: those that `recipe` was loaded with; each run adds its own to them.
+        root: the study's directory.
+
+    Raises:
+        ValueError: the study names something that it does not have.
+    """
+    study = recipe.study
+    check_study(study)
+    assert study is not None
+    common = hashlib.sha256(_without_study(recipe).encode()).hexdigest()
+    runs = []
+    for seed in range(study.seeds):
+        start = seed % len(study.checkpoints)
+        if seed == start:
+            own = [*overrides, *study.checkpoints[start]]
+            runs.append(_run(study, common, root, BASE, BASE, seed, own))
+        for regime, changes in study.regimes.items():
+            for strategy in study.strategies:
+                if regime in study.only.get(strategy, study.regimes):
+                    own = [*overrides, *study.checkpoints[start], *changes]
+                    runs.append(_run(study, common, root, regime, strategy, seed, own))
+    return runs
+
+
+def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, seed: int, own: list[str]) -> Run:
+    directory = root / "runs" / run_name(regime, strategy, seed)
+    seeded = f"trainer.seed={seed}"
+    training: list[str] = []
+    needs: list[str] = []
+    if strategy != BASE:
+        changes = study.strategies[strategy]
+        needs = [run_name(regime, other, seed) for text in changes for other in _REFERENCE.findall(text)]
+        changes = [_REFERENCE.sub(lambda m: str(root / "runs" / run_name(regime, m[1], seed)), text) for text in changes]
+        training = [*own, *changes, seeded, f"trainer.output_dir={directory}"]
+    evaluation = [*own, seeded, f"trainer.output_dir={directory / 'evaluation'}"]
+    if strategy != BASE:
+        evaluation.append(f"model.name_or_path={directory}")
+    asked = json.dumps([common, study.evaluations, training, evaluation]).replace(str(root), "")
+    settings = hashlib.sha256(asked.encode()).hexdigest()[:16]
+    start = seed % len(study.checkpoints)
+    needed = tuple(dict.fromkeys(needs))
+    return Run(regime, strategy, seed, start, directory, tuple(training), tuple(evaluation), needed, settings)
+
+
+def _without_study(recipe: Recipe) -> str:
+    """The recipe without what only says which runs there are: more seeds leave finished runs as they are."""
+    study, recipe.study = recipe.study, None
+    try:
+        return recipe_yaml(recipe)
+    finally:
+        recipe.study = study
+
+
+def check_study(study: StudySpec | None) -> None:
+    """Raises ValueError for a study without strategies, or one that names what it does not have."""
+    if study is None or not study.strategies:
+        raise ValueError("study.strategies is empty, but a study compares at least one strategy.")
+    for field, value in (("seeds", study.seeds), ("evaluations", study.evaluations), ("workers", study.workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"study.{field} is {value}, but it must be at least 1.")
+    for field, value in (("regimes", study.regimes), ("checkpoints", study.checkpoints)):
+        if not value:
+            raise ValueError(f"study.{field} is empty, but it must have at least one entry.")
+    for field, names in (("strategies", study.strategies), ("regimes", study.regimes)):
+        for name in names:
+            if not re.fullmatch(r"\w+", name) or name == BASE:
+                raise ValueError(f"study.{field} has the name {name!r}, but names are letters, digits and '_', not base.")
+    _known("study.baseline", [study.baseline], study.strategies)
+    for pair in study.contrasts:
+        if len(pair) != 2:
+            raise ValueError(f"study.contrasts has {pair!r}, but a contrast is a pair of strategies.")
+        _known("study.contrasts", pair, study.strategies)
+    for strategy, regimes in study.only.items():
+        _known("study.only", [strategy], study.strategies)
+        _known(f"study.only.{strategy}", regimes, study.regimes)
+    for sequence in study.sequences:
+        _known("study.sequences", sequence.values(), study.strategies)
+    _check_references(study)
+
+
+def _check_references(study: StudySpec) -> None:
+    needs = {
+        strategy: [other for text in changes for other in _REFERENCE.findall(text)]
+        for strategy, changes in study.strategies.items()
+    }
+    for strategy, others in needs.items():
+        _known(f"study.strategies.{strategy}", others, study.strategies)
+        for other in others:
+            missing = set(study.only.get(strategy, study.regimes)) - set(study.only.get(other, study.regimes))
+            if missing:
+                raise ValueError(f"study.strategies.{strategy} needs {other!r}, which does not run in {min(missing)!r}.")
+    left = dict(needs)
+    while left:
+        ready = [strategy for strategy, others in left.items() if not set(others) & set(left)]
+        if not ready:
+            raise ValueError(f"study.strategies has a circle: {', '.join(left)} need one another.")
+        for strategy in ready:
+            del left[strategy]
+
+
+def _known(field: str, names: Iterable[str], known: Mapping[str, object]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{field} names {name!r}, but there are only {', '.join(known)}." + did_you_mean(name, known))
