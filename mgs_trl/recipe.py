@@ -105,7 +105,7 @@ class StudySpec:
         baseline: the strategy that the others are compared with.
         contrasts: further pairs `[a, b]` of strategies; reported is a minus b.
         sequences: for strategies that train domain after domain, the domains and the strategy after each of them.
-        regimes: settings under which every strategy runs.
+        regimes: settings under which every strategy runs; without any, the recipe as it is, named `default`.
         only: the regimes of a strategy, where it does not run in all.
         checkpoints: policies to start from, as overrides; seed k starts from checkpoint k modulo their number.
         seeds: each strategy runs with the seeds 0 to `seeds` - 1.
@@ -117,12 +117,15 @@ class StudySpec:
     baseline: str = "mixed"
     contrasts: list[list[str]] = field(default_factory=list)
     sequences: list[dict[str, str]] = field(default_factory=list)
-    regimes: dict[str, list[str]] = field(default_factory=lambda: {"default": []})
+    regimes: dict[str, list[str]] = field(default_factory=dict)
     only: dict[str, list[str]] = field(default_factory=dict)
     checkpoints: list[list[str]] = field(default_factory=lambda: [[]])
     seeds: int = 5
     evaluations: int = 1
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        self.regimes = self.regimes or {"default": []}
 
 
 @dataclass

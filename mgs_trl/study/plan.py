@@ -87,7 +87,9 @@ def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, 
     if strategy != BASE:
         changes = study.strategies[strategy]
         needs = [run_name(regime, other, seed) for text in changes for other in _REFERENCE.findall(text)]
-        changes = [_REFERENCE.sub(lambda m: str(root / "runs" / run_name(regime, m[1], seed)), text) for text in changes]
+        changes = [
+            _REFERENCE.sub(lambda m: str(root / "runs" / run_name(regime, m[1], seed)), text) for text in changes
+        ]
         training = [*own, *changes, seeded, f"trainer.output_dir={directory}"]
     evaluation = [*own, seeded, f"trainer.output_dir={directory / 'evaluation'}"]
     if strategy != BASE:
@@ -115,13 +117,14 @@ def check_study(study: StudySpec | None) -> None:
     for field, value in (("seeds", study.seeds), ("evaluations", study.evaluations), ("workers", study.workers)):
         if value is not None and value < 1:
             raise ValueError(f"study.{field} is {value}, but it must be at least 1.")
-    for field, value in (("regimes", study.regimes), ("checkpoints", study.checkpoints)):
-        if not value:
-            raise ValueError(f"study.{field} is empty, but it must have at least one entry.")
+    if not study.checkpoints:
+        raise ValueError("study.checkpoints is empty, but it must have at least one entry; [] is the recipe's model.")
     for field, names in (("strategies", study.strategies), ("regimes", study.regimes)):
         for name in names:
             if not re.fullmatch(r"\w+", name) or name == BASE:
-                raise ValueError(f"study.{field} has the name {name!r}, but names are letters, digits and '_', not base.")
+                raise ValueError(
+                    f"study.{field} has the name {name!r}, but names are letters, digits and '_', not base."
+                )
     _known("study.baseline", [study.baseline], study.strategies)
     for pair in study.contrasts:
         if len(pair) != 2:
@@ -145,7 +148,9 @@ def _check_references(study: StudySpec) -> None:
         for other in others:
             missing = set(study.only.get(strategy, study.regimes)) - set(study.only.get(other, study.regimes))
             if missing:
-                raise ValueError(f"study.strategies.{strategy} needs {other!r}, which does not run in {min(missing)!r}.")
+                raise ValueError(
+                    f"study.strategies.{strategy} needs {other!r}, which does not run in {min(missing)!r}."
+                )
     left = dict(needs)
     while left:
         ready = [strategy for strategy, others in left.items() if not set(others) & set(left)]
@@ -158,4 +163,6 @@ def _check_references(study: StudySpec) -> None:
 def _known(field: str, names: Iterable[str], known: Mapping[str, object]) -> None:
     for name in names:
         if name not in known:
-            raise ValueError(f"{field} names {name!r}, but there are only {', '.join(known)}." + did_you_mean(name, known))
+            raise ValueError(
+                f"{field} names {name!r}, but there are only {', '.join(known)}." + did_you_mean(name, known)
+            )

@@ -1,6 +1,7 @@
 """Worker processes that each import once and then do many runs, one after another."""
 
 import contextlib
+import functools
 import gc
 import importlib
 import multiprocessing
@@ -16,7 +17,6 @@ from multiprocessing.context import SpawnProcess
 
 from mgs_trl.study.plan import Run
 from mgs_trl.study.schedule import Schedule
-
 
 
 def work_off(
@@ -102,8 +102,6 @@ def _serve(calls: Connection, target: str, environment: Mapping[str, str]) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent decides
     os.environ.update(environment)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    module, name = target.split(":")
-    execute: Callable[[Run], None] | None = None
     while True:
         try:
             run = calls.recv()
@@ -112,17 +110,22 @@ def _serve(calls: Connection, target: str, environment: Mapping[str, str]) -> No
         run.directory.mkdir(parents=True, exist_ok=True)
         with _printed_to(run.directory.with_name(f"{run.directory.name}.txt")):
             try:
-                if execute is None:
-                    execute = getattr(importlib.import_module(module), name)
-                    gc.collect()
-                    gc.freeze()  # collections between runs need not look at what was imported
-                execute(run)
+                _load(target)(run)
                 reason = None
             except Exception as error:
                 traceback.print_exc()
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
         gc.collect()
         calls.send(reason)
+
+
+@functools.cache
+def _load(target: str) -> Callable[[Run], None]:
+    module, name = target.split(":")
+    function = getattr(importlib.import_module(module), name)
+    gc.collect()
+    gc.freeze()  # collections between runs need not look at what was imported
+    return function
 
 
 def _die_with_parent() -> None:

@@ -30,8 +30,8 @@ def build_miniature(
     is "full"; "small", a policy of half a million parameters and answers of at most 24 tokens, for studies of many
     runs; or "quick", built in seconds, with a policy that has learned little and rates that are not checked.
 
-    Raises ValueError if `seed` is negative, `size` is no size, if `directory` holds something else, or in one of several processes
-    launched together, and RuntimeError if no attempt brings every domain's success rate into range.
+    Raises ValueError if `seed` is negative, `size` is no size, if `directory` holds something else, or in one of
+    several processes launched together, and RuntimeError if no attempt brings every domain's success rate into range.
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}; it must be 0 or more")

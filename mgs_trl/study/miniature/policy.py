@@ -1,4 +1,4 @@
-"""The policy: a Llama of about a million parameters (half of it when small), warmed up by TRL's SFTTrainer on noisy demonstrations."""
+"""The policy: a Llama of about a million parameters (half of it when small), warmed up by TRL's SFTTrainer."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_a_build_holds_its_files_and_nothing_is_left_beside_it(quick: Path) -> N
 def test_a_finished_build_is_found_without_loading_torch(quick: Path) -> None:
     code = (
         "import sys; from mgs_trl.study.miniature import build_miniature\n"
-        f"build_miniature({str(quick)!r}, seed=1, size="quick"); assert 'torch' not in sys.modules"
+        f"build_miniature({str(quick)!r}, seed=1, size='quick'); assert 'torch' not in sys.modules"
     )
     before = (quick / "manifest.json").stat().st_mtime_ns
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={"PYTHONPATH": os.pathsep.join(sys.path)})

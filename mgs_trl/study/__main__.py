@@ -1,0 +1,183 @@
+"""`python -m mgs_trl.study RECIPE [key=value ...]`: train every strategy of a study and compare them."""
+
+import argparse
+import csv
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from mgs_trl.recipe import Recipe, StudySpec, find_recipe, load_recipe, recipe_yaml
+from mgs_trl.study.job import RECIPE
+from mgs_trl.study.plan import RESULT, Run, plan_runs
+from mgs_trl.study.results import Results, missing, read_result
+from mgs_trl.study.schedule import Schedule
+from mgs_trl.study.table import grids, write_csv
+from mgs_trl.study.workers import work_off
+
+TARGET = "mgs_trl.study.job:execute"
+SHORT = ("seeds", "strategies", "workers")  # overrides that may go without `study.`
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, 1 if a run failed, 2 after a user's error, 128 + signal after an interruption."""
+    arguments = _parse(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a study that is stopped ends its workers
+    try:
+        recipe, overrides = load_study(arguments.recipe, arguments.overrides)
+        root = Path(str(recipe.trainer.get("output_dir", "outputs/study")))
+        runs = plan_runs(recipe, overrides, root.absolute())
+        done = finished(runs)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    assert recipe.study is not None
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    schedule = Schedule(runs, done)
+    failed: dict[str, str] = schedule.failed
+    code = 0
+    if schedule.left and not arguments.table:
+        root.mkdir(parents=True, exist_ok=True)
+        (root / "study.yaml").write_text(recipe_yaml(recipe))
+        os.environ[RECIPE] = str(find_recipe(arguments.recipe))
+        try:
+            work_off(schedule, TARGET, environments(recipe.study.workers), Progress(console, len(runs), schedule))
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from the finished runs.", file=sys.stderr)
+            code = 128 + signal.SIGINT
+    show(recipe.study, runs, failed, root, console)
+    return code or int(bool(failed))
+
+
+def load_study(recipe: str, overrides: Sequence[str]) -> tuple[Recipe, list[str]]:
+    """A recipe with the study that the command line asks for, and the overrides that its runs get.
+
+    Raises:
+        ValueError: anything wrong with the recipe, or a strategy that the study does not have.
+    """
+    own, selected, kept = [], None, []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key in ("strategies", "study.strategies") and value.startswith("["):
+            selected = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
+        elif key in SHORT or key.startswith("study."):
+            own.append(text if key.startswith("study.") else f"study.{text}")
+        else:
+            kept.append(text)
+    loaded = load_recipe(recipe, [*kept, *own])
+    if loaded.study is None:
+        raise ValueError(f"recipe {recipe!r} has no key study, but a study needs one.")
+    if selected is not None:
+        loaded.study = select(loaded.study, selected)
+    return loaded, kept
+
+
+def select(study: StudySpec, names: Sequence[str]) -> StudySpec:
+    """The study with some of its strategies only.
+
+    Raises:
+        ValueError: a name that the study does not have.
+    """
+    for name in names:
+        if name not in study.strategies:
+            raise ValueError(f"strategies has {name!r}, but the study has {', '.join(study.strategies)}.")
+    study.strategies = {name: study.strategies[name] for name in names}
+    study.only = {name: regimes for name, regimes in study.only.items() if name in names}
+    study.contrasts = [pair for pair in study.contrasts if set(pair) <= set(names)]
+    study.sequences = [sequence for sequence in study.sequences if set(sequence.values()) <= set(names)]
+    return study
+
+
+def finished(runs: Sequence[Run]) -> list[str]:
+    """Names of the runs that have a result.
+
+    Raises:
+        ValueError: a result is of a run with other settings.
+    """
+    names = []
+    for run in runs:
+        if run.finished:
+            settings = json.loads((run.directory / RESULT).read_text())["settings"]
+            if settings != run.settings:
+                raise ValueError(
+                    f"{run.directory} holds a result of other settings; give another trainer.output_dir or remove it."
+                )
+            names.append(run.name)
+    return names
+
+
+def environments(workers: int | None) -> list[dict[str, str]]:
+    """What sets the workers apart: each has a GPU to itself, or a core where there is none."""
+    from torch.cuda import device_count
+
+    gpus = device_count()
+    common = {"TOKENIZERS_PARALLELISM": "false"}
+    count = workers or gpus or len(os.sched_getaffinity(0))
+    if gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(gpus)))).split(",")
+        return [{**common, "CUDA_VISIBLE_DEVICES": visible[i % gpus]} for i in range(count)]
+    return [{**common, "OMP_NUM_THREADS": "1"} for _ in range(count)]
+
+
+class Progress:
+    """Prints a line after each run."""
+
+    def __init__(self, console: Console, total: int, schedule: Schedule):
+        self._console, self._total, self._schedule = console, total, schedule
+        self._started, self._before = time.monotonic(), len(schedule.finished)
+
+    def __call__(self, run: Run, reason: str | None) -> None:
+        done = len(self._schedule.finished)
+        passed = time.monotonic() - self._started
+        left = passed / max(done - self._before, 1) * self._schedule.left
+        state = "done" if reason is None else f"FAILED: {reason}"
+        self._console.print(
+            f"{done}/{self._total} {run.name} {state} ({passed / 60:.1f} min, about {left / 60:.0f} min left)",
+            highlight=False,
+            markup=False,
+        )
+
+
+def show(study: StudySpec, runs: Sequence[Run], failed: dict[str, str], root: Path, console: Console) -> None:
+    """Print the tables of the finished runs, and write them beside the runs: study.md, study.csv, scores.csv."""
+    results = Results([read_result(run) for run in runs if run.finished], study)
+    if not results.all:
+        console.print("No run has finished.")
+        return
+    tables = grids(results, missing(runs, failed))
+    for table in tables:
+        console.print(table.rich())
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    head = f"{len(results.all)} of {len(runs)} runs, {day}. Scores are mean ± standard error over seeds.\n"
+    (root / "study.md").write_text("\n".join([head, *(table.markdown() for table in tables)]))
+    write_csv(results, root / "study.csv")
+    with (root / "scores.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("regime", "strategy", "seed", "checkpoint", "domain", "score"))
+        for result in results.all:
+            for domain, score in result.scores.items():
+                writer.writerow((result.regime, result.strategy, result.seed, result.checkpoint, domain, score))
+    console.print(f"written: {root / 'study.md'}, study.csv, scores.csv", highlight=False)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m mgs_trl.study",
+        description="Train every strategy of a study with the same seeds, and compare them on held-out prompts.",
+    )
+    parser.add_argument("recipe", help="a .yaml file with the key study, or the name of a shipped recipe")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="hydra overrides; also seeds=5 strategies=[a,b] workers=2"
+    )
+    parser.add_argument("--table", action="store_true", help="train nothing; print the tables of the finished runs")
+    return parser.parse_intermixed_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
