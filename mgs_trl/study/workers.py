@@ -18,6 +18,8 @@ from multiprocessing.context import SpawnProcess
 from mgs_trl.study.plan import Run
 from mgs_trl.study.schedule import Schedule
 
+END_LIMIT = 10.0  # seconds for an idle worker to end
+
 
 def work_off(
     schedule: Schedule,
@@ -61,7 +63,7 @@ def work_off(
     finally:
         for worker in workers:
             if worker is not None:
-                worker.kill()
+                worker.end()
 
 
 class _Worker:
@@ -91,10 +93,13 @@ class _Worker:
             self.answers.close()
             return run, f"its process ended with exit code {self.process.exitcode}", False
 
-    def kill(self) -> None:
+    def end(self) -> None:
+        """An idle process ends by itself when nothing can ask it any more; one at a run is killed."""
+        self.answers.close()
+        if self.run is None:
+            self.process.join(END_LIMIT)
         self.process.kill()
         self.process.join()
-        self.answers.close()
 
 
 def _serve(calls: Connection, target: str, environment: Mapping[str, str]) -> None:

@@ -1,0 +1,160 @@
+"""Worker processes: each run once, failures named, nothing left behind when the study is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mgs_trl.study.__main__ import main
+from mgs_trl.study.plan import Run
+from mgs_trl.study.schedule import Schedule
+from mgs_trl.study.workers import work_off
+
+JOB = """
+import json, os, time
+
+def execute(run):
+    with open(os.environ["TRACE"], "a") as file:
+        file.write(f"{run.name} {os.getpid()} {os.environ.get('PLACE')}\\n")
+    if run.strategy == "raises":
+        raise ValueError("not today\\nand not tomorrow")
+    if run.strategy == "dies":
+        os._exit(3)
+    while run.strategy == "hangs" and os.environ.get("HANG"):
+        time.sleep(0.05)
+    score = {"mixed": 0.25, "mgs": 0.5}.get(run.strategy, 0.0) + 0.125 * run.seed
+    result = dict(regime=run.regime, strategy=run.strategy, seed=run.seed, checkpoint=run.checkpoint,
+                  settings=run.settings, scores={"math": score, "chat": 1.0}, seconds={"training": 2.0})
+    (run.directory / "result.json").write_text(json.dumps(result))
+"""
+RECIPE = """
+model: policy
+domains: {math: {dataset: a.jsonl, verifier: math}}
+study:
+  seeds: 2
+  strategies: {mixed: [strategy=mixed], mgs: [strategy=mgs], STRATEGIES}
+  contrasts: [[mgs, mixed]]
+"""
+
+
+@pytest.fixture
+def trace(tmp_path, monkeypatch) -> Path:
+    """A job in place of training, and the file where it notes each call: name of the run, process, environment."""
+    (tmp_path / "stand_in.py").write_text(JOB)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("TRACE", str(tmp_path / "trace"))
+    monkeypatch.setattr("mgs_trl.study.__main__.TARGET", "stand_in:execute")
+    return tmp_path / "trace"
+
+
+def calls(trace: Path) -> list[list[str]]:
+    return [line.split() for line in trace.read_text().splitlines()] if trace.exists() else []
+
+
+def make_run(directory: Path, strategy: str, seed: int, *needs: str) -> Run:
+    return Run("r", strategy, seed, 0, directory / f"{strategy}{seed}", (), (), needs, "s")
+
+
+def write_recipe(directory: Path, strategies: str) -> str:
+    path = directory / "recipe.yaml"
+    path.write_text(RECIPE.replace("STRATEGIES", strategies))
+    return str(path)
+
+
+def test_a_worker_goes_on_after_an_error_and_is_replaced_when_it_dies(tmp_path, trace):
+    runs = [make_run(tmp_path, strategy, 0) for strategy in ("raises", "mixed", "dies", "mgs")]
+    runs.insert(0, make_run(tmp_path, "needy", 0, "r/mgs/seed0"))
+    schedule = Schedule(runs, [])
+    ended = []
+    work_off(schedule, "stand_in:execute", [{"PLACE": "one"}], lambda run, reason: ended.append((run.strategy, reason)))
+    assert ended == [
+        ("raises", "ValueError: not today"),
+        ("mixed", None),
+        ("dies", "its process ended with exit code 3"),
+        ("mgs", None),
+        ("needy", None),
+    ]
+    process = {name: pid for name, pid, _ in calls(trace)}
+    assert process["r/raises/seed0"] == process["r/mixed/seed0"] == process["r/dies/seed0"]
+    assert process["r/mgs/seed0"] == process["r/needy/seed0"] != process["r/dies/seed0"]
+    assert "and not tomorrow" in (tmp_path / "raises0.txt").read_text()  # what it printed, with the traceback
+
+
+def test_each_worker_has_its_own_environment(tmp_path, trace):
+    runs = [make_run(tmp_path, "mixed", seed) for seed in range(12)]
+    schedule = Schedule(runs, [])
+    work_off(schedule, "stand_in:execute", [{"PLACE": "one"}, {"PLACE": "two"}])
+    found = {(pid, place) for _, pid, place in calls(trace)}
+    assert len(found) == len({pid for pid, _ in found}) <= 2 and {place for _, place in found} <= {"one", "two"}
+    assert sorted(name for name, _, _ in calls(trace)) == sorted(run.name for run in runs)
+
+
+def test_a_failed_run_is_named_and_the_others_are_compared(tmp_path, trace, capsys):
+    recipe = write_recipe(tmp_path, "raises: [strategy=mixed], after: [model=<raises>]")
+    out = tmp_path / "out"
+    assert main([recipe, f"trainer.output_dir={out}", "workers=1"]) == 1
+    table = (out / "study.md").read_text()
+    assert "| default/raises/seed0 | ValueError: not today |" in table
+    assert "| default/after/seed1 | needs default/raises/seed1, which failed |" in table
+    # mixed: 0.25 and 0.375; mgs: 0.5 and 0.625; chat is 1 for both, so the mean differs by half of math's 0.25
+    assert "| mixed | 1.000 ± 0.000 | 0.312 ± 0.062 | 0.656 ± 0.031 | 2 | 2 |" in table
+    assert "| mgs | +0.000 [+0.000, +0.000] | +0.250 [+0.250, +0.250] | +0.125 [+0.125, +0.125] | 2 | 2 |" in table
+    assert "not today" in capsys.readouterr().out
+    before = calls(trace)
+    (out / "runs/default/mgs/seed0/result.json").unlink()
+    assert main([recipe, f"trainer.output_dir={out}", "workers=1"]) == 1
+    again = [name for name, _, _ in calls(trace)[len(before) :]]
+    assert sorted(again) == ["default/mgs/seed0", "default/raises/seed0", "default/raises/seed1"]
+
+
+def test_results_of_other_settings_are_not_mixed_in(tmp_path, trace, capsys):
+    recipe, out = write_recipe(tmp_path, "other: []"), f"trainer.output_dir={tmp_path / 'out'}"
+    assert main([recipe, out, "seeds=1", "strategies=[mixed]", "workers=1"]) == 0
+    assert main([recipe, out, "seeds=1", "strategies=[mixed]", "trainer.max_steps=7"]) == 2
+    assert "other settings" in capsys.readouterr().err
+    assert main([recipe, out, "seeds=1", "strategies=[nothing]"]) == 2
+    assert len(calls(trace)) == 2  # base and mixed
+
+
+def test_a_killed_study_ends_its_workers_and_goes_on_without_doing_a_run_twice(tmp_path, trace):
+    recipe = write_recipe(tmp_path, "hangs: [strategy=mixed], last: [model=<hangs>]")
+    out = tmp_path / "out"
+    code = (
+        "import sys, mgs_trl.study.__main__ as study\n"
+        "study.TARGET = 'stand_in:execute'; sys.exit(study.main(sys.argv[1:]))"
+    )
+    arguments = [recipe, f"trainer.output_dir={out}", "seeds=1", "workers=1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)]), "HANG": "1"}
+    study = subprocess.Popen([sys.executable, "-c", code, *arguments], env=environment)
+    wait(lambda: any("hangs" in name for name, _, _ in calls(trace)))
+    (worker,) = {int(pid) for _, pid, _ in calls(trace)}
+    study.send_signal(signal.SIGKILL)
+    study.wait()
+    wait(lambda: not alive(worker))
+    assert not (out / "runs/default/hangs/seed0/result.json").exists()
+    assert main(arguments) == 0
+    done = [name for name, _, _ in calls(trace)]
+    names = ["base/base", *(f"default/{name}" for name in ("hangs", "hangs", "last", "mgs", "mixed"))]
+    assert sorted(done) == [f"{name}/seed0" for name in names]
+    results = sorted(path.parent.parent.name for path in out.glob("runs/*/*/*/result.json"))
+    assert results == ["base", "hangs", "last", "mgs", "mixed"]
+    assert json.loads((out / "runs/default/mgs/seed0/result.json").read_text())["scores"]["math"] == 0.5
+
+
+def wait(condition) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
