@@ -1,0 +1,57 @@
+"""`python -m mgs_trl.generate`: completions and scores are those of the verifiers on what the policy wrote."""
+
+import json
+
+import pytest
+
+from mgs_trl.generate import main
+
+SMALL = ["miniature", "rollout=transformers", "trainer.use_cpu=true", "trainer.max_completion_length=6"]
+SMALL += ["trainer.per_device_train_batch_size=12", "trainer.num_generations=2", "trainer.per_device_eval_batch_size=8"]
+
+
+def test_samples_of_every_domain_with_the_scores_that_their_verifiers_give(miniature, tmp_path, capsys):
+    file = tmp_path / "samples.jsonl"
+    arguments = [*SMALL, f"trainer.output_dir={tmp_path}", "--samples", "3", "--prompts", "2", "--out", str(file)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    samples = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [sample["domain"] for sample in samples] == sorted(["chat", "instruction_following", "math"] * 6)
+    for first in range(0, len(samples), 3):
+        assert len({sample["prompt"] for sample in samples[first : first + 3]}) == 1
+    assert len({sample["prompt"] for sample in samples}) == 6
+    assert all(1 <= sample["tokens"] <= 6 for sample in samples)
+    assert "Completions" in printed and "Rewards" in printed
+    for sample in samples:
+        assert len(sample["scores"]) == 1 and sample["reward"] == pytest.approx(sum(sample["scores"].values()))
+        if sample["domain"] == "instruction_following":  # the constraint of every such row is to use no comma
+            assert sample["reward"] == float("," not in sample["completion"] and bool(sample["completion"].strip()))
+
+
+def test_the_same_seed_gives_the_same_samples(miniature, tmp_path, capsys):
+    texts = []
+    for name in ("one", "two"):
+        file = tmp_path / name
+        assert main([*SMALL, f"trainer.output_dir={tmp_path}", "--heldout", "--prompts", "1", "--out", str(file)]) == 0
+        texts.append(file.read_text())
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples", "0"], "--samples is 0, but it must be at least 1"),
+        (["--heldout", "domains.math.eval_dataset=null", "domains.chat.eval_dataset=null",
+          "domains.instruction_following.eval_dataset=null"], "no domain of the recipe has an eval_dataset"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_end_in_one_sentence(miniature, arguments, message, capsys):
+    assert main([*SMALL, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_more_than_one_process_is_refused(miniature, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(SMALL) == 2
+    assert "runs in one process" in capsys.readouterr().err
