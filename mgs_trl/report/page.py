@@ -19,17 +19,18 @@ from mgs_trl.report.charts import MAX_POINTS, Chart, significant
 from mgs_trl.report.compare import comparison_charts, differences, heldout, mean_change
 from mgs_trl.report.conflicts import Conflicts, read_conflicts
 from mgs_trl.report.facts import RunFacts, run_facts
-from mgs_trl.report.read import read_runs
+from mgs_trl.report.read import read_runs, short_names
+from mgs_trl.report.studies import CONFIDENCE, Study, is_study, read_studies
 
 HEAT_SCALE = 32767  # cosines are kept as 16-bit integers: cosine = integer / 32767
 HEAT_MISSING = -32768
 
 
 def write_report(output_dirs: Sequence[Path], out: Path) -> list[str]:
-    """Write one HTML file about the runs in `output_dirs`; it needs no network and no other file.
+    """Write one HTML file about the runs and studies in `output_dirs`; it needs no network and no other file.
 
     Args:
-        output_dirs: what the runs wrote to.
+        output_dirs: what the runs (`mgs_trl.train`) and studies (`mgs_trl.study`) wrote to.
         out: the file; its folder must exist.
 
     Returns:
@@ -38,7 +39,10 @@ def write_report(output_dirs: Sequence[Path], out: Path) -> list[str]:
     Raises:
         ValueError: a directory that is none, or that holds nothing of a run; an `out` that cannot be a file.
     """
-    files = read_runs(output_dirs)
+    study_dirs = [directory.resolve() for directory in output_dirs if is_study(directory)]
+    studies = read_studies(study_dirs, short_names(study_dirs)) if study_dirs else []
+    run_dirs = [directory for directory in output_dirs if directory.resolve() not in study_dirs]
+    files = read_runs(run_dirs) if run_dirs else []
     if not out.parent.is_dir() or out.is_dir():
         raise ValueError(f"--out is {str(out)!r}, but it must be a file in an existing directory.")
     runs = []
@@ -47,12 +51,12 @@ def write_report(output_dirs: Sequence[Path], out: Path) -> list[str]:
         if run.conflicts and conflicts is None:
             run.notes.append("conflicts.jsonl holds no whole line; nothing can be said per module.")
         runs.append(run_facts(run, conflicts))
-    out.write_text(render(runs), encoding="utf-8", errors="replace")
+    out.write_text(render(runs, studies), encoding="utf-8", errors="replace")
     several = len(runs) > 1
     return [f"{run.name}: {note}" if several else note for run in runs for note in run.notes]
 
 
-def render(runs: Sequence[RunFacts]) -> str:
+def render(runs: Sequence[RunFacts], studies: Sequence[Study] = ()) -> str:
     """The HTML of a report."""
     comparison = _comparison(runs) if len(runs) > 1 else None
     environment = Environment(
@@ -65,6 +69,8 @@ def render(runs: Sequence[RunFacts]) -> str:
     environment.filters.update(number=number, signed=signed, percent=percent)
     return environment.get_template("page.html").render(
         runs=runs,
+        studies=studies,
+        chance=(1 - CONFIDENCE),
         comparison=comparison,
         style=_asset("style.css"),
         scripts=[_asset(name) for name in ("charts.js", "heatmap.js", "page.js")],
