@@ -11,7 +11,7 @@ from typing import Any
 
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.templates import find_template
-from mgs_trl.recipe import Recipe, SamplingSpec, did_you_mean
+from mgs_trl.recipe import DomainSpec, Recipe, SamplingSpec, did_you_mean
 from mgs_trl.strategies import strategy_fields, trained_domains
 
 # Trainer fields that another key of the recipe decides; two places for one value would be one too many.
@@ -22,17 +22,20 @@ ELSEWHERE = {
     "vllm_mode": "rollout",
     "server": "the key server",
     "model_init_kwargs": "model.kwargs",
+    "sampling": "domains.<name>.sampling",
     "trust_remote_code": "model.trust_remote_code",
     "domain_column": "the names under domains",
 }
+
+_TRL_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "max_completion_length")
 
 
 def trainer_fields(recipe: Recipe) -> dict[str, Any]:
     """The keyword arguments of the run's `MGSConfig`.
 
     Raises:
-        ValueError: an unknown, contradictory or ill-typed trainer field, an unknown strategy or template, domains
-            that ask for different sampling.
+        ValueError: an unknown, contradictory or ill-typed trainer field, an unknown strategy or template, stop
+            strings without vLLM.
     """
     check_trainer_keys(recipe.trainer)
     fields = {**strategy_fields(recipe), **recipe.trainer}
@@ -100,39 +103,38 @@ def resolve_rollout(rollout: str) -> str:
 
 
 def sampling_by_domain(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """Every domain's sampling in effect: its own values, else the trainer's."""
+    """Every domain's sampling in effect: its own values, else its template's and the trainer's."""
     defaults = {f.name: f.default for f in dataclasses.fields(MGSConfig)}
     names = [f.name for f in dataclasses.fields(SamplingSpec)]
-    # A template's stop strings count for every domain: they are harmless where they are not written.
-    stops = [text for domain in recipe.domains.values() for text in find_template(domain.template).stop]
     trainer = {name: recipe.trainer.get(name, defaults.get(name)) for name in names}
-    trainer["stop"] = sorted(set(stops))
     result = {}
     for name, domain in recipe.domains.items():
-        own = {key: value for key, value in dataclasses.asdict(domain.sampling).items() if value is not None}
-        result[name] = {**trainer, **own}
+        template = {"stop": list(find_template(domain.template).stop), "stop_completes": True}
+        result[name] = {**trainer, **template, **_own_sampling(domain)}
     return result
 
 
+def _own_sampling(domain: DomainSpec) -> dict[str, Any]:
+    return {key: value for key, value in dataclasses.asdict(domain.sampling).items() if value is not None}
+
+
 def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
+    """What domains share goes to TRL's own fields, the rest to `sampling`."""
     sampling = sampling_by_domain(recipe)
-    (first, common), *others = sampling.items()
-    for name, values in others:
-        for key, value in values.items():
-            if value != common[key]:
-                raise ValueError(
-                    f"domains.{name}.sampling.{key} is {value!r} and domains.{first}.sampling.{key} is "
-                    f"{common[key]!r}, but domains must sample alike for now; give all the same value."
-                )
-    stop = common.pop("stop")
-    fields.update(common)
-    if stop:
-        if not fields["use_vllm"]:
-            raise ValueError(
-                f"the stop strings {stop} need rollout: vllm (TRL's transformers generation has none); "
-                "to go without, set sampling.stop: [] in every domain."
-            )
-        fields["generation_kwargs"] = {**(fields.get("generation_kwargs") or {}), "stop": stop}
+    alike = all(values == next(iter(sampling.values())) for values in sampling.values())
+    common = dict(next(iter(sampling.values()))) if alike else {}
+    longest = max(values["max_completion_length"] for values in sampling.values())
+    fields.update({key: value for key, value in common.items() if key in _TRL_SAMPLING})
+    fields["max_completion_length"] = longest
+    own = sampling if not alike or common["stop"] else {}
+    if any(values["stop"] for values in own.values()) and not fields["use_vllm"]:
+        stops = sorted({text for values in own.values() for text in values["stop"]})
+        raise ValueError(
+            f"the stop strings {stops} need rollout: vllm (TRL's transformers generation has none); "
+            "to go without, set sampling.stop: [] in every domain."
+        )
+    if own:
+        fields["sampling"] = own
 
 
 def _model_kwargs(recipe: Recipe) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from trl import GRPOConfig
 
 from mgs_trl.domains.schedule import check_mixture
+from mgs_trl.rollouts.sampling import parse_sampling
 from mgs_trl.rollouts.settings import ServerSettings
 from mgs_trl.surgery.choices import check_choice, check_top_modules
 from mgs_trl.surgery.methods import BALANCES, method_names
@@ -33,6 +34,13 @@ class MGSConfig(GRPOConfig):
     domain_weights: dict[str, float] | None = field(
         default=None,
         metadata={"help": "Factor of each domain's gradient, before surgery. Default: 1 for every domain."},
+    )
+    sampling: dict[str, dict[str, Any]] | None = field(
+        default=None,
+        metadata={
+            "help": "Sampling of domains that differ from the rest: temperature, top_p, top_k, min_p, "
+            "max_completion_length, stop, stop_completes by domain (mgs_trl.rollouts.sampling)."
+        },
     )
     surgery: str = field(
         default="pcgrad",
@@ -101,6 +109,7 @@ class MGSConfig(GRPOConfig):
         self._check_surgery()
         self._check_rollouts()
         super().__post_init__()
+        parse_sampling(self)
         if self.surgery_seed is None:
             self.surgery_seed = self.seed
         if self.conflict_log_steps is None:

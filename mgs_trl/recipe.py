@@ -72,6 +72,7 @@ class SamplingSpec:
     min_p: float | None = None
     max_completion_length: int | None = None
     stop: list[str] | None = None
+    stop_completes: bool | None = None
 
 
 @dataclass

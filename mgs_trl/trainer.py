@@ -1,6 +1,7 @@
 """MGSTrainer: GRPOTrainer that keeps each domain's gradient apart and resolves their conflicts module by module."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,24 +9,24 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
-from accelerate.utils import gather
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from trl import GRPOTrainer
 
-from mgs_trl.advantages import domain_advantages, needs_domain_statistics
-from mgs_trl.agreement import rewards_of_all_ranks
 from mgs_trl.config import MGSConfig
 from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
 from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
-from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
+from mgs_trl.metrics import DomainMetrics
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
+from mgs_trl.rollout_trainer import RolloutTrainer
 from mgs_trl.rollouts.colocated_cpu import cpu_engine, reload_weights
 from mgs_trl.rollouts.errors import RolloutError
+from mgs_trl.rollouts.requests import sample_by_row
+from mgs_trl.rollouts.sampling import parse_sampling
 from mgs_trl.rollouts.served import served
+from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, SurgeryRule, partition_model
 from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows
@@ -33,7 +34,7 @@ from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows
 STATE_FILE = "surgery_state.pt"
 
 
-class MGSTrainer(GRPOTrainer):
+class MGSTrainer(RolloutTrainer):
     """A drop-in for TRL's `GRPOTrainer` that trains one policy on several domains with gradient surgery.
 
     Give the training data a `domain` column. Every optimizer step then holds exact quotas of the domains, each
@@ -47,8 +48,6 @@ class MGSTrainer(GRPOTrainer):
         ValueError: a mixture, batch or engine that multi-domain training cannot be exact with; before a model loads.
     """
 
-    args: MGSConfig  # pyright: ignore[reportIncompatibleVariableOverride]
-    model: nn.Module  # pyright: ignore[reportIncompatibleVariableOverride]
     _tag_names: ClassVar = ["trl", "grpo", "mgs"]
     _name = "MGS"
     _paper: ClassVar = {
@@ -73,8 +72,9 @@ class MGSTrainer(GRPOTrainer):
         if self.mix.multi_domain:
             check_supported(args, train_dataset)
         self._domain_metrics = {"train": DomainMetrics(), "eval": DomainMetrics()}
-        self._rewards_per_func: Tensor | None = None
-        self._block: RowBlock | None = None
+        self._rewards_per_func = self._block = None
+        self._sampling = parse_sampling(args).among(self.mix.names)
+        self._temperature, self._seconds = TemperatureChoice(), defaultdict(float)
         self._token_sums: Tensor | None = None  # [T, 3]: entropy, KL and tokens of each domain since the last log
         self._collector: DomainGradients | None = None
         self._surgeon: Surgeon | None = None
@@ -82,12 +82,15 @@ class MGSTrainer(GRPOTrainer):
         self._loaded_state: dict[str, Any] | None = None
         on_cpu = args.use_vllm and args.vllm_mode == "colocate" and args.device.type == "cpu"
         step = lambda: self.state.global_step  # noqa: E731
-        with cpu_engine(on_cpu, "auto" if args.bf16 else "float32"), served(args, step):
+        heads = temperature_heads(self._sampling.temperatures, self._temperature)
+        with cpu_engine(on_cpu, "auto" if args.bf16 else "float32"), served(args, step), heads:
             super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
         if on_cpu:
             self.vllm_generation.sync_weights = partial(reload_weights, self.vllm_generation)
         if args.use_vllm:
             check_weights(self.vllm_generation, args.weight_check_syncs)
+            sample_by_row(self.vllm_generation, self._sampling)
+            self.vllm_generation.sync_weights = self._timed(self.vllm_generation.sync_weights, "sync")
         output = Path(str(args.output_dir))
         self._conflict_log = ConflictLog(output / "conflicts.jsonl", args.conflict_log_steps or 0)
         self.add_callback(MetricsLog(output))
@@ -124,55 +127,6 @@ class MGSTrainer(GRPOTrainer):
     def _windows_per_generation(self) -> int:
         steps = self.args.steps_per_generation or self.args.gradient_accumulation_steps
         return steps // self.args.gradient_accumulation_steps
-
-    def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list
-    ) -> Tensor:
-        score = partial(super()._calculate_rewards, inputs, prompts, completions, completion_ids_list)
-        rewards_per_func = rewards_of_all_ranks(self.accelerator, score, len(prompts), len(self.reward_funcs))
-        labels = self.mix.labels(inputs)
-        if labels is not None:
-            device = self.accelerator.device
-            ends = [*self.eos_token_ids, self._tokenizer.pad_token_id]
-            clipped = [not ids or ids[-1] not in ends for ids in completion_ids_list]
-            rows = torch.tensor([labels, [len(ids) for ids in completion_ids_list], clipped], device=device).T
-            domains, lengths, was_clipped = cast(Tensor, gather(rows.contiguous())).T
-            infinite = rewards_per_func.isinf()
-            # One infinite reward would turn its whole group's advantages into NaN, which TRL zeroes without a word.
-            rewards_per_func = rewards_per_func.masked_fill(infinite, torch.nan)
-            rewards = (rewards_per_func * self.reward_weights.to(device)).nansum(dim=1)
-            rewards[rewards_per_func.isnan().all(dim=1)] = torch.nan
-            training = self.model.training
-            add_rollout_metrics(
-                self._domain_metrics["train" if training else "eval"],
-                self.mix.names,
-                domains,
-                rewards,
-                lengths,
-                was_clipped,
-                infinite.any(dim=1),
-                (self.num_generations if training else self.num_generations_eval) or 1,
-            )
-        self._rewards_per_func = rewards_per_func
-        return rewards_per_func
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
-        if not self.mix.multi_domain or not self.model.training:
-            return output
-        output["domain"] = torch.tensor(self.mix.labels(inputs), device=self.accelerator.device)
-        if needs_domain_statistics(self.scale_rewards, self.multi_objective_aggregation):
-            assert self._rewards_per_func is not None
-            advantages = domain_advantages(
-                self._rewards_per_func,
-                self.reward_weights.to(self.accelerator.device),
-                cast(Tensor, gather(output["domain"])),
-                self.num_generations or 1,
-                self.multi_objective_aggregation,
-            )
-            local = len(inputs)
-            output["advantages"] = advantages[self.accelerator.process_index * local :][:local]
-        return output
 
     # --- batching: every training step processes blocks of rows of one domain each ---
 

@@ -52,6 +52,7 @@ class ServedGeneration(VLLMGeneration):
         self._run = secrets.token_hex(4)  # tells this run's weights from an earlier run's
         self._synced_step: int | None = None
         self._calls = 0
+        self.row_requests: Callable[[], list[dict[str, Any]]] | None = None  # of all ranks' rows, where they differ
         super().__init__(*others, **named)
 
     def _init_vllm(self) -> None:
@@ -95,9 +96,11 @@ class ServedGeneration(VLLMGeneration):
                 "their weights were not synchronized."
             )
         all_prompts = gather_object(prompts)
+        changes = self.row_requests() if self.row_requests else [{} for _ in all_prompts]
         with profiler or nullcontext():
             found = from_main_process(
-                self.accelerator, lambda: self._complete(all_prompts[::num_generations], num_generations)
+                self.accelerator,
+                lambda: self._complete(all_prompts[::num_generations], changes[::num_generations], num_generations),
             )
         self._calls += 1
         first = self.accelerator.process_index * len(prompts)
@@ -106,8 +109,13 @@ class ServedGeneration(VLLMGeneration):
         )
         return prompts, completion_ids or [], logprobs, token_ids
 
-    def _complete(self, prompts: list[list[int]], copies: int) -> tuple[list, list | None, list | None]:
-        bodies = [self._body(prompt, index, copies) for index, prompt in enumerate(prompts)]
+    def _complete(
+        self, prompts: list[list[int]], changes: list[dict[str, Any]], copies: int
+    ) -> tuple[list, list | None, list | None]:
+        bodies = [
+            {**self._body(prompt, index, copies), **change}
+            for index, (prompt, change) in enumerate(zip(prompts, changes, strict=True))
+        ]
         share = -(-len(bodies) // len(self.servers))
         parts = self._on_servers(lambda server, i: server.generate(bodies[i * share : (i + 1) * share]))
         choices = [choice for part in parts for answer in part for choice in answer]

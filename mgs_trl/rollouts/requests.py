@@ -1,0 +1,44 @@
+"""One call of vLLM for rows that are sampled differently: a request carries its own parameters."""
+
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+
+from mgs_trl.rollouts.sampling import DomainSampling
+from mgs_trl.rollouts.served import ServedGeneration
+
+
+def sample_by_row(generation: Any, sampling: DomainSampling) -> None:
+    """Have a `VLLMGeneration` draw each row with its own settings, if any differ.
+
+    Args:
+        generation: TRL's, of a colocated engine, or `ServedGeneration`.
+        sampling: `sampling.rows` are those of the prompts that are generated, on this rank.
+    """
+    if not sampling.differs:
+        return
+    if isinstance(generation, ServedGeneration):
+        generation.row_requests = lambda: gather_object([row.request() for row in sampling.rows])
+        return
+    engine, draw = generation.llm, generation.llm.generate
+
+    def generate(prompts: Any, sampling_params: Any, **options: Any) -> Any:
+        rows = sampling.rows
+        if generation.tensor_parallel_size > 1:  # the engine gets the prompts of the whole group
+            parts: list[Any] = [None] * generation.tensor_parallel_size
+            torch.distributed.all_gather_object(parts, rows, group=generation.tp_group)
+            rows = [row for part in parts for row in part]
+        parameters = [_with(sampling_params, row.request()) for row in rows]
+        return draw(prompts, sampling_params=parameters, **options)
+
+    engine.generate = generate
+
+
+def _with(parameters: Any, changes: dict[str, Any]) -> Any:
+    """A copy of vLLM's `SamplingParams` with other values."""
+    copy = parameters.clone()
+    for name, value in changes.items():
+        setattr(copy, name, value)
+    copy.__post_init__()  # checks them, and sets what follows from them
+    return copy
