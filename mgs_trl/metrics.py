@@ -14,6 +14,7 @@ class DomainMetrics:
 
     def __init__(self) -> None:
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
+        self._largest: dict[str, float] = {}
 
     def add(self, name: str, values: Tensor) -> None:
         """Add one value per row; NaN rows (not scored) are left out."""
@@ -31,15 +32,25 @@ class DomainMetrics:
             self._sums[name][0] += total
             self._sums[name][2] += count
 
+    def add_largest(self, name: str, values: Tensor) -> None:
+        """Of these values, and of all since the last `flush`, the largest."""
+        if values.numel():
+            self._largest[name] = max(values.max().item(), self._largest.get(name, -math.inf))
+
     def flush(self) -> dict[str, float]:
-        """Means by name since the last call; for a name `.../reward` also the standard deviation, `.../reward_std`."""
+        """Means and largest values by name since the last call.
+
+        For a name `.../reward` also the standard deviation, `.../reward_std`.
+        """
         result = {}
         for name, (total, squares, count) in self._sums.items():
             result[name] = total / count
             if name.endswith("/reward") and count > 1:
                 variance = (squares - total * total / count) / (count - 1)
                 result[f"{name}_std"] = math.sqrt(max(variance, 0.0))
+        result.update(self._largest)
         self._sums.clear()
+        self._largest.clear()
         return result
 
 
@@ -69,6 +80,8 @@ def add_rollout_metrics(
         mine = domains == d
         metrics.add(f"domain/{name}/reward", rewards[mine])
         metrics.add(f"domain/{name}/mean_length", lengths[mine])
+        metrics.add_largest(f"domain/{name}/max_length", lengths[mine])
+        metrics.add_sum(f"domain/{name}/tokens", lengths[mine].sum().item(), 1)
         metrics.add(f"domain/{name}/clipped_ratio", clipped[mine].float())
         metrics.add(f"domain/{name}/unscored_ratio", rewards[mine].isnan().float())
         metrics.add(f"domain/{name}/infinite_ratio", infinite[mine].float())

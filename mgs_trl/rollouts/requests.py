@@ -24,6 +24,8 @@ def sample_by_row(generation: Any, sampling: DomainSampling) -> None:
     engine, draw = generation.llm, generation.llm.generate
 
     def generate(prompts: Any, sampling_params: Any, **options: Any) -> Any:
+        if sampling_params.prompt_logprobs is not None:  # the weight check asks about a text
+            return draw(prompts, sampling_params=sampling_params, **options)
         rows = sampling.rows
         if generation.tensor_parallel_size > 1:  # the engine gets the prompts of the whole group
             parts: list[Any] = [None] * generation.tensor_parallel_size

@@ -104,7 +104,7 @@ def test_config_fields():
 
     added = {f.name for f in fields(MGSConfig)} - {f.name for f in fields(GRPOConfig)}
     assert added == {
-        "domain_column", "mixture", "domain_weights",
+        "domain_column", "mixture", "domain_weights", "sampling",
         "surgery", "granularity", "balance", "gramian_ema", "surgery_exclude",
         "surgery_top_modules", "surgery_seed", "surgery_dtype", "surgery_offload", "conflict_log_steps",
             "server", "weight_check_syncs",

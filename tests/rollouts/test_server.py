@@ -174,6 +174,16 @@ def test_damaged_weights_are_refused(policy, server, tmp_path):
     assert [server.greedy(tokens) for tokens in PROBES] == [greedy(model, tokens) for tokens in PROBES]
 
 
+def test_every_domain_is_drawn_in_its_own_way(policy, server, tmp_path):
+    sampling = {"chat": {"temperature": 0.5, "max_completion_length": 5}, "math": {"temperature": 1.4, "stop": ["w1"]}}
+    trainer = build(policy, server, tmp_path, sampling=sampling, max_steps=2, learning_rate=0.005)
+    trainer.train()
+    logs = [log for log in trainer.state.log_history if "reward" in log]
+    assert len(logs) == 2
+    assert all(log["domain/chat/max_length"] <= 5 < log["domain/instruction_following/max_length"] for log in logs)
+    assert all(log["sampling/sampling_logp_difference/max"] < 0.02 for log in logs)
+
+
 def test_hanging_synchronization_becomes_an_error(policy, server, tmp_path):
     trainer = build(policy, server, tmp_path, limits={"sync_timeout": 2})
     server.signal(signal.SIGSTOP)

@@ -158,9 +158,13 @@ def test_a_domain_may_repeat_the_trainers_sampling():
     assert fields["temperature"] == 0.7
 
 
-def test_different_sampling_is_refused_for_now():
-    with pytest.raises(ValueError, match=r"domains\.math\.sampling\.temperature is 0\.7.*chat.* 1\.0"):
-        trainer_fields(recipe(domains={"math": {"sampling": {"temperature": 0.7}}}))
+def test_different_sampling_goes_to_each_domain():
+    domains = {"math": {"sampling": {"temperature": 0.7, "max_completion_length": 500}}}
+    fields = trainer_fields(recipe({"max_completion_length": 100}, domains))
+    assert fields["sampling"]["math"]["temperature"] == 0.7 and fields["sampling"]["chat"]["temperature"] == 1.0
+    assert fields["sampling"]["math"]["max_completion_length"] == 500
+    assert fields["sampling"]["chat"]["max_completion_length"] == 100
+    assert fields["max_completion_length"] == 500
 
 
 def test_stop_strings_come_from_the_template_and_need_vllm():
@@ -168,14 +172,17 @@ def test_stop_strings_come_from_the_template_and_need_vllm():
     with pytest.raises(ValueError, match=r"</response>.*rollout: vllm"):
         trainer_fields(recipe(domains={"math": think, "chat": think}))
     without = {"template": "zero_think", "sampling": {"stop": []}}
-    assert "generation_kwargs" not in trainer_fields(recipe(domains={"math": without, "chat": without}))
+    assert "sampling" not in trainer_fields(recipe(domains={"math": without, "chat": without}))
 
 
 def test_stop_strings_reach_vllm():
     pytest.importorskip("vllm")
     fields = trainer_fields(recipe(rollout="vllm", domains={"math": {"template": "zero_think"}}))
     assert fields["use_vllm"] is True
-    assert fields["generation_kwargs"] == {"stop": ["</response>"]}
+    assert {name: values["stop"] for name, values in fields["sampling"].items()} == {
+        "math": ["</response>"],
+        "chat": [],
+    }
 
 
 # --- prompts ---

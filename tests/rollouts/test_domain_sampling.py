@@ -1,0 +1,69 @@
+"""One call of a real vLLM engine for domains that are sampled differently."""
+
+import pytest
+from transformers import AutoTokenizer
+
+from mgs_trl import MGSConfig, MGSTrainer
+from tests.conftest import build_tiny_policy
+from tests.support.rollouts import prompts
+
+pytest.importorskip("vllm", reason="vLLM is not installed")
+
+SAMPLING = {
+    "chat": {"temperature": 0.6, "max_completion_length": 5, "stop": ["never written"]},
+    "instruction_following": {"temperature": 1.4, "stop": ["w1"]},  # w1, w10 to w19, w100 to w157
+    "math": {"temperature": 0.2, "max_completion_length": 9},
+}
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> str:
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
+    return str(build_tiny_policy(tmp_path_factory.mktemp("vllm-policy"), vocab_size=161, **sizes))
+
+
+def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
+    written = []
+
+    def reward(completion_ids, domain, prompts, **kwargs):
+        written.extend(zip(domain, prompts, completion_ids, strict=True))
+        return [float(ids[0] % 7) + 0.1 * (len(ids) % 3) for ids in completion_ids]
+
+    args = MGSConfig(
+        output_dir=str(tmp_path), use_vllm=True, vllm_mode="colocate", vllm_max_model_length=64, use_cpu=True,
+        bf16=False, per_device_train_batch_size=8, gradient_accumulation_steps=3, num_generations=4, max_steps=3,
+        learning_rate=0.005, max_completion_length=20, logging_steps=1, report_to=[], save_strategy="no",
+        disable_tqdm=True, model_init_kwargs={"dtype": "float32"}, sampling=SAMPLING, mask_truncated_completions=True,
+    )  # fmt: skip
+    data = prompts(10)
+    long = " ".join(f"w{i % 90}" for i in range(100))  # longer than the context of 64
+    data = data.map(lambda row: {"prompt": long} if row["number"] < 5 else {})
+    trainer = MGSTrainer(policy, reward, args, data)
+    trainer.train()
+
+    logs = [log for log in trainer.state.log_history if "reward" in log]
+    assert len(logs) == 3 and len(written) == 72
+    # Engine and policy agree on every token, each at its row's temperature.
+    assert max(log["sampling/sampling_logp_difference/max"] for log in logs) < 0.02
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    by_domain = {name: [ids for domain, _, ids in written if domain == name] for name in SAMPLING}
+    assert max(map(len, by_domain["chat"])) == 5
+    assert max(map(len, by_domain["math"])) <= 9
+    stopped = 0
+    for ids in by_domain["instruction_following"]:
+        words = tokenizer.decode(ids, skip_special_tokens=True).split()
+        assert len(ids) <= 20
+        assert not any(word.startswith("w1") for word in words[:-1])
+        stopped += words[-1].startswith("w1") if words else 0
+    assert stopped > 6
+    # Cut is what neither stopped nor ended.
+    for name, rows in by_domain.items():
+        cut = sum(
+            ids[-1] != 1 and not (name == "instruction_following" and "w1" in tokenizer.decode(ids)) for ids in rows
+        )
+        logged = sum(log[f"domain/{name}/clipped_ratio"] for log in logs) / len(logs)
+        assert logged == pytest.approx(cut / len(rows))
+    assert any(log["rollouts/truncated_prompts"] > 0 for log in logs)
+    for log in logs:
+        assert log["rollouts/tokens_per_second"] > 0
+        assert log["seconds/generation"] > 0 and log["seconds/scoring"] >= 0 and log["seconds/sync"] > 0

@@ -1,0 +1,145 @@
+"""Each domain's sampling: what is drawn, what is counted as cut, and the temperature of log-probabilities."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.rollouts.sampling import parse_sampling
+from tests.support.rollouts import DOMAINS, ScriptedRollouts, prompts, reward
+from tests.unit.trainer.conftest import SETTINGS
+
+TEMPERATURES = {"chat": 0.7, "instruction_following": 1.0, "math": 1.6}
+SAMPLING = {name: {"temperature": value} for name, value in TEMPERATURES.items()}
+
+
+def build(policy, folder, rollouts=None, **changes) -> MGSTrainer:
+    args = MGSConfig(output_dir=str(folder), **{**SETTINGS, **changes})
+    return MGSTrainer(policy, reward, args, prompts(10), rollout_func=rollouts)
+
+
+def log_probabilities(model, rows: dict, temperatures: list[float], logits_to_keep: int) -> torch.Tensor:
+    """[rows, completion tokens], from plain logits in float64."""
+    ids = torch.cat([rows["prompt_ids"], rows["completion_ids"]], dim=1)
+    mask = torch.cat([rows["prompt_mask"], rows["completion_mask"]], dim=1)
+    logits = model(ids, attention_mask=mask).logits.double()[:, :-1]
+    scaled = (logits / torch.tensor(temperatures).view(-1, 1, 1)).log_softmax(-1)
+    return scaled.gather(2, ids[:, 1:, None]).squeeze(2)[:, -logits_to_keep:]
+
+
+def test_a_mixed_batch_is_scored_at_each_rows_temperature(tiny_policy, tmp_path):
+    trainer = build(tiny_policy, tmp_path, ScriptedRollouts(), sampling=SAMPLING, beta=0.1)
+    rows = [row for row in trainer.train_dataset for _ in range(4)][::-1]
+    rows = rows[:8] + rows[40:48] + rows[80:88]
+    trainer.model.train()
+    found = trainer._generate_and_score_completions(rows)
+    temperatures = [TEMPERATURES[row["domain"]] for row in rows]
+    plain = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
+    with torch.no_grad():
+        expected = log_probabilities(plain, found, temperatures, found["completion_ids"].size(1))
+    mask = found["completion_mask"].bool()
+    torch.testing.assert_close(found["ref_per_token_logps"][mask].double(), expected[mask], rtol=1e-5, atol=1e-5)
+
+
+def test_every_block_trains_at_its_domains_temperature(tiny_policy, tmp_path):
+    seen = []
+
+    class Watched(MGSTrainer):
+        def _get_per_token_logps_and_entropies(self, model, ids, mask, keep, *args, **kwargs):
+            result = super()._get_per_token_logps_and_entropies(model, ids, mask, keep, *args, **kwargs)
+            if self._block is not None:
+                with torch.no_grad():
+                    temperature = TEMPERATURES[self.mix.domains[self._block.domain]]
+                    rows = {name: self._block[name] for name in ("prompt_ids", "prompt_mask")}
+                    rows |= {name: self._block[name] for name in ("completion_ids", "completion_mask")}
+                    expected = log_probabilities(self.model, rows, [temperature] * len(ids), keep)
+                here = self._block["completion_mask"].bool()
+                seen.append((self._block.domain, (result[0].double() - expected)[here].abs().max().item()))
+            return result
+
+    args = MGSConfig(
+        output_dir=str(tmp_path), **{**SETTINGS, "sampling": SAMPLING, "num_iterations": 2, "max_steps": 4}
+    )
+    trainer = Watched(tiny_policy, reward, args, prompts(10), rollout_func=ScriptedRollouts())
+    trainer.train()
+    assert {domain for domain, _ in seen} == {0, 1, 2}
+    assert max(error for _, error in seen) < 1e-5
+    # At the second iteration old and new log-probabilities differ by what one step did, not by a temperature.
+    assert all(log["clip_ratio/region_mean"] < 1 for log in trainer.state.log_history if "reward" in log)
+
+
+def test_transformers_draws_every_domain_in_its_own_way(tiny_policy, tmp_path):
+    sampling = {"chat": {"top_k": 1, "max_completion_length": 5}, "math": {"max_completion_length": 3}}
+    trainer = build(tiny_policy, tmp_path, sampling=sampling)
+    rows = [row for row in trainer.train_dataset for _ in range(4)]
+    rows = rows[:8] + rows[40:48] + rows[80:88]
+    trainer.model.train()
+    found = trainer._generate_and_score_completions(rows)
+    lengths = found["completion_mask"].sum(1).tolist()
+    longest = {name: max(lengths[8 * i : 8 * i + 8]) for i, name in enumerate(DOMAINS)}
+    assert longest["chat"] <= 5 and longest["math"] <= 3
+    assert longest["instruction_following"] > 5  # the run's own limit of 12
+    plain = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
+    for i in range(8):
+        ids = found["prompt_ids"][i][found["prompt_mask"][i].bool()][None]
+        with torch.no_grad():
+            for _ in range(lengths[i]):
+                ids = torch.cat([ids, plain(ids).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+        assert ids[0, -lengths[i] :].tolist() == found["completion_ids"][i][: lengths[i]].tolist()
+    trainer.log({})
+    [entry] = trainer.state.log_history
+    cut = [ids[n - 1] != 1 for ids, n in zip(found["completion_ids"].tolist(), lengths, strict=True)]
+    for i, name in enumerate(DOMAINS):
+        assert entry[f"domain/{name}/clipped_ratio"] == pytest.approx(sum(cut[8 * i : 8 * i + 8]) / 8)
+        assert entry[f"domain/{name}/max_length"] == longest[name]
+        assert entry[f"domain/{name}/tokens"] == sum(lengths[8 * i : 8 * i + 8])
+
+
+def test_equal_settings_change_nothing(tiny_policy, tmp_path):
+    """A domain that is given what all have trains as if it had been given nothing."""
+    parameters = []
+    for sampling in (None, {"math": {}}):
+        trainer = build(tiny_policy, tmp_path, sampling=sampling, max_steps=2)
+        assert not trainer._sampling.differs
+        trainer.train()
+        parameters.append({name: p.detach().clone() for name, p in trainer.model.named_parameters()})
+    for name, value in parameters[0].items():
+        assert torch.equal(value, parameters[1][name])
+
+
+def test_prompts_longer_than_the_context_are_cut_on_the_left_and_counted(tiny_policy, tmp_path):
+    trainer = build(tiny_policy, tmp_path, ScriptedRollouts())
+    trainer.model.train()
+    context = trainer.model.config.max_position_embeddings
+    words = [f"w{i % 90}" for i in range(context + 7)]
+    ids, _, _ = trainer._tokenize_prompts([" ".join(words), "w3 w4"])
+    whole = trainer.processing_class([" ".join(words), "w3 w4"])["input_ids"]
+    assert ids == [whole[0][-(context - 12) :], whole[1]]
+    assert trainer._metrics["train"]["rollouts/truncated_prompts"] == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"math": {"temperatur": 1.0}}, "sampling.math has the unknown key 'temperatur'"),
+        ({"math": {"temperature": 0}}, "sampling.math.temperature is 0, but it must be a number greater than 0"),
+        ({"math": {"top_p": 1.5}}, "sampling.math.top_p is 1.5"),
+        ({"math": {"top_k": -1}}, "sampling.math.top_k is -1"),
+        ({"math": {"min_p": 2}}, "sampling.math.min_p is 2"),
+        ({"math": {"max_completion_length": 13}}, "must be at most the run's max_completion_length, 12"),
+        ({"math": {"stop_completes": 1}}, "sampling.math.stop_completes is 1"),
+        ({"math": 1.0}, "sampling.math is 1.0, but it must map"),
+        ({"math": {"stop": ["end"]}}, r"stop strings \['end'\], but transformers' rollouts have none"),
+        ({"maths": {"temperature": 0.5}}, "sampling names the domain 'maths', but there is only chat"),
+    ],
+)
+def test_wrong_settings_are_named_before_a_model_loads(tmp_path, sampling, message):
+    with pytest.raises(ValueError, match=message):
+        build("there is no such model", tmp_path, sampling=sampling)
+
+
+def test_the_defaults_are_those_of_the_run(tmp_path):
+    settings = {**SETTINGS, "temperature": 0.9, "top_k": 7, "sampling": {"math": {"top_p": 0.5}}}
+    sampling = parse_sampling(MGSConfig(output_dir=str(tmp_path), **settings))
+    assert (sampling.of("math").temperature, sampling.of("math").top_k, sampling.of("math").top_p) == (0.9, 7, 0.5)
+    assert sampling.of("chat") == sampling.default and sampling.temperatures == [0.9]
