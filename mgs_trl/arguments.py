@@ -126,15 +126,17 @@ def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
     longest = max(values["max_completion_length"] for values in sampling.values())
     fields.update({key: value for key, value in common.items() if key in _TRL_SAMPLING})
     fields["max_completion_length"] = longest
-    own = sampling if not alike or common["stop"] else {}
-    if any(values["stop"] for values in own.values()) and not fields["use_vllm"]:
-        stops = sorted({text for values in own.values() for text in values["stop"]})
+    stops = sorted({text for values in sampling.values() for text in values["stop"]})
+    if stops and not fields["use_vllm"]:
         raise ValueError(
             f"the stop strings {stops} need rollout: vllm (TRL's transformers generation has none); "
             "to go without, set sampling.stop: [] in every domain."
         )
-    if own:
-        fields["sampling"] = own
+    if not alike:
+        fields["sampling"] = sampling
+    elif stops:  # one setting for all, as TRL takes it; what it means for a completion to stop is per domain
+        fields["generation_kwargs"] = {**(fields.get("generation_kwargs") or {}), "stop": common["stop"]}
+        fields["sampling"] = {name: {"stop_completes": common["stop_completes"]} for name in sampling}
 
 
 def _model_kwargs(recipe: Recipe) -> dict[str, Any]:

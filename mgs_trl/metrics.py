@@ -81,7 +81,7 @@ def add_rollout_metrics(
         metrics.add(f"domain/{name}/reward", rewards[mine])
         metrics.add(f"domain/{name}/mean_length", lengths[mine])
         metrics.add_largest(f"domain/{name}/max_length", lengths[mine])
-        metrics.add_sum(f"domain/{name}/tokens", lengths[mine].sum().item(), 1)
+        metrics.add_sum(f"domain/{name}/tokens", lengths[mine].sum().item(), int(mine.any()))
         metrics.add(f"domain/{name}/clipped_ratio", clipped[mine].float())
         metrics.add(f"domain/{name}/unscored_ratio", rewards[mine].isnan().float())
         metrics.add(f"domain/{name}/infinite_ratio", infinite[mine].float())

@@ -37,7 +37,7 @@ class RolloutTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._sampling.rows = [self._sampling.of(row.get(self.args.domain_column)) for row in inputs]
-        mask_here = self.mask_truncated_completions and self._sampling.differs
+        mask_here = self.mask_truncated_completions and self._sampling.stop_completes
         self.mask_truncated_completions = self.mask_truncated_completions and not mask_here
         try:
             output = super()._generate_and_score_completions(inputs)

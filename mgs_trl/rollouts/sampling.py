@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mgs_trl.rollouts.settings import ServerSettings
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -59,8 +61,13 @@ class DomainSampling:
 
     @property
     def differs(self) -> bool:
-        """Whether any domain samples otherwise than TRL would by the config alone."""
-        return any(sampling != self.default for sampling in self.by_domain.values())
+        """Whether any domain is drawn otherwise than TRL would by the config alone."""
+        return any(sampling.request() != self.default.request() for sampling in self.by_domain.values())
+
+    @property
+    def stop_completes(self) -> bool:
+        """Whether any domain has stop strings that complete."""
+        return any(sampling.stop and sampling.stop_completes for sampling in self.by_domain.values())
 
     @property
     def distinct(self) -> list[Sampling]:
@@ -161,8 +168,14 @@ def _check_backend(args: Any, sampling: DomainSampling) -> None:
             raise ValueError(f"sampling has the stop strings {stops}, but transformers' rollouts have none; use vLLM.")
         if args.use_transformers_continuous_batching:
             raise ValueError("sampling differs between domains, but use_transformers_continuous_batching takes one.")
-    elif args.vllm_mode == "server" and args.server is None:
-        raise ValueError("sampling differs between domains, but TRL's own vLLM client takes one; set server.urls.")
+    elif args.vllm_mode == "server" and not _serves_by_directory(args):
+        raise ValueError(
+            "sampling differs between domains, but TRL's own vLLM client takes one; set server.transfer: directory."
+        )
+
+
+def _serves_by_directory(args: Any) -> bool:
+    return args.server is not None and ServerSettings.parse(args.server).by_directory(args.device.type == "cuda")
 
 
 def ended(ids: Sequence[int], ends: Sequence[int], sampling: Sampling, decode: Any) -> bool:
