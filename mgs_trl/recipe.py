@@ -171,8 +171,9 @@ def recipes_directory() -> Path:
 
 
 def shipped_recipes() -> list[str]:
-    """Names of the shipped recipes."""
-    return sorted(path.stem for path in recipes_directory().glob("*.yaml"))
+    """Names of the shipped recipes, those in folders as `folder/name`."""
+    root = recipes_directory()
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
 def find_recipe(recipe: str | os.PathLike) -> Path:
@@ -185,7 +186,7 @@ def find_recipe(recipe: str | os.PathLike) -> Path:
     if path.suffix == ".yaml" and path.is_file():
         return path.resolve()
     name = str(recipe)
-    if path.suffix or len(path.parts) != 1:
+    if path.suffix or path.is_absolute() or len(path.parts) > 2:
         raise ValueError(f"recipe {name!r} is not a file ending in .yaml.")
     if name not in shipped_recipes():
         raise ValueError(

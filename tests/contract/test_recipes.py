@@ -45,6 +45,34 @@ def test_the_recipes_that_are_promised_are_shipped():
     assert recipes_directory() == ROOT / "recipes"
 
 
+def _changed(fields: dict, others: dict) -> int:
+    return sum(fields.get(name) != others.get(name) for name in fields.keys() | others.keys())
+
+
+VARIANTS = [name for name in shipped_recipes() if "/" in name]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_differs_from_the_base_in_what_its_name_says(name, tokenizer):
+    local = [*LOCAL_DATA, f"model={tokenizer}"]
+    base, variant = load_recipe("math_chat_if", local), load_recipe(name, local)
+    check(variant, ranks=8)
+    assert (variant.strategy != base.strategy) or _changed(variant.trainer, base.trainer) == 2
+    base.strategy, base.trainer = variant.strategy, variant.trainer
+    assert variant == base
+    assert variant.trainer["output_dir"] == f"outputs/{name}"
+    assert len(find_recipe(name).read_text().splitlines()) <= 7
+
+
+def test_every_variant_trains_another_way(tokenizer):
+    assert len(VARIANTS) == 14
+    ways = set()
+    for name in VARIANTS:
+        variant = load_recipe(name)
+        ways.add(str((variant.strategy, {k: v for k, v in variant.trainer.items() if k != "output_dir"})))
+    assert len(ways) == len(VARIANTS)
+
+
 @pytest.mark.parametrize("name", ["math_chat_if", "math_chat_if_llama"])
 def test_flagship_recipes_check_offline_and_say_what_they_could_not(name):
     plan = check(load_recipe(name), ranks=8)
