@@ -1,0 +1,13 @@
+"""Strategies: how the domains of a recipe are trained together."""
+
+from mgs_trl.strategies.fields import (
+    OPTIONS,
+    STRATEGIES,
+    Strategy,
+    mean_weights,
+    strategy_fields,
+    strategy_of,
+    trained_domains,
+)
+
+__all__ = ["OPTIONS", "STRATEGIES", "Strategy", "mean_weights", "strategy_fields", "strategy_of", "trained_domains"]
