@@ -159,16 +159,22 @@ class MGSTrainer(RolloutTrainer):
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
         self._prepare_surgery(model)
+        started = time.perf_counter()
         *earlier, last = self._micro_step(inputs)
+        drawn = time.perf_counter()
         loss = torch.zeros((), device=self.accelerator.device)
         for block in earlier:
-            started = time.perf_counter()
             with self._backward_of(block, ends_window=False):
                 loss += Trainer.training_step(self, model, block, num_items_in_batch)
-            self._current_train_step_time += time.perf_counter() - started
         ends_window = self.accelerator.sync_gradients
         with self._backward_of(last, ends_window):
             loss += super().training_step(model, last, num_items_in_batch)
+        self._seconds["step"] += time.perf_counter() - started
+        self._seconds["training"] += time.perf_counter() - drawn
+        if ends_window:
+            # TRL saw the last block alone: not the rollouts, the blocks before it, and surgery.
+            self._metrics["train"]["step_time"][-1:] = [self._seconds.pop("step")]
+            self._metrics["train"]["seconds/training"].append(self._seconds.pop("training"))
         return loss
 
     # --- surgery: keep each domain's gradient, decide at the window's end ---
@@ -222,15 +228,16 @@ class MGSTrainer(RolloutTrainer):
     def _operate(self) -> None:
         """Resolve the window's conflicts. The engine calls it when the last domain is reduced, before it steps."""
         assert self._collector is not None and self._surgeon is not None
-        started = time.perf_counter()
         report = self._collector.resolve(self._last_domain, self._surgeon, self.state.global_step + 1)
-        self._record(report, time.perf_counter() - started)
+        self._record(report, self._collector)
 
-    def _record(self, report: ConflictReport, seconds: float) -> None:
+    def _record(self, report: ConflictReport, collector: DomainGradients) -> None:
         metrics = self._metrics["train"]
         for name, value in report.metrics().items():
             metrics[name].append(value)
-        metrics["surgery/seconds"].append(seconds)
+        metrics["surgery/seconds"].append(collector.seconds())
+        place, size = collector.memory()
+        metrics[f"surgery/memory_gib/{place}"].append(size / 2**30)
         for name in self.mix.domains:
             metrics[f"surgery/dropped/{name}"].append(float(name in report.dropped))
         if self.accelerator.is_main_process:
