@@ -11,6 +11,7 @@ import yaml
 from mgs_trl.report.charts import Chart, conflict_charts, domain_charts, logged_pairs, surgery_charts
 from mgs_trl.report.compare import Score, heldout, setting
 from mgs_trl.report.conflicts import WHOLE, Conflicts
+from mgs_trl.report.cost import Cost, cost_of
 from mgs_trl.report.read import RunFiles
 from mgs_trl.report.redact import redact, redact_command
 from mgs_trl.report.verdicts import Verdict, conflict_sentences, verdicts
@@ -42,7 +43,7 @@ class RunFacts:
     conflict_sentences: list[str] = field(default_factory=list)
     weight_rows: list[WeightRow] = field(default_factory=list)
     weight_sentences: list[str] = field(default_factory=list)
-    cost: list[str] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
     recipe: str = ""
     launches: list[dict[str, Any]] = field(default_factory=list)
 
@@ -86,7 +87,7 @@ def run_facts(run: RunFiles, conflicts: Conflicts | None) -> RunFacts:
         "surgery": surgery_charts(run, conflicts, domains),
     }
     status = _status(run, conflicts)
-    facts = RunFacts(run, conflicts, domains, status, _chips(run, domains), groups, scores, notes, cost=_cost(run))
+    facts = RunFacts(run, conflicts, domains, status, _chips(run, domains), groups, scores, notes, cost=cost_of(run))
     if conflicts is not None:
         facts.weight_rows = weight_rows(conflicts)
         facts.weight_sentences = weight_sentences(conflicts, setting(run, "balance"))
@@ -178,7 +179,13 @@ def _score_notes(scores: dict[str, Score], domains: Sequence[str]) -> list[str]:
 
 
 def _status(run: RunFiles, conflicts: Conflicts | None) -> str:
+    if run.strategy == "merge":
+        return "merged from other policies: there was no training"
     last = max(run.last_step, conflicts.steps[-1] if conflicts else 0)
+    if stages := run.stages:
+        done, planned = len(stages), max(len(stages), run.stages_planned)
+        starts = "; ".join(f"{name} begins after step {before:,}" for name, before in stages)
+        return f"{done} of {planned} stages, {last:,} steps: {starts}"
     planned = f" of {run.max_steps:,}" if run.max_steps else ""
     if run.finished and run.max_steps and last < run.max_steps:
         return f"stopped early, after step {last:,}{planned}"
@@ -189,9 +196,8 @@ def _status(run: RunFiles, conflicts: Conflicts | None) -> str:
 
 def _chips(run: RunFiles, domains: Sequence[str]) -> list[str]:
     chips = []
-    if strategy := run.recipe.get("strategy"):
-        name = strategy if isinstance(strategy, str) else ", ".join(str(key) for key in strategy)
-        chips.append(f"strategy {name}")
+    if run.strategy:
+        chips.append(f"strategy {run.strategy}")
     for name in ("surgery", "granularity", "balance", "gramian_ema", "seed"):
         value = setting(run, name)
         if value is not None:
@@ -202,18 +208,3 @@ def _chips(run: RunFiles, domains: Sequence[str]) -> list[str]:
         chips.append(f"model {'/'.join(str(name).rstrip('/').split('/')[-2:])}")
     chips.append(f"{len(domains)} domains" if len(domains) != 1 else "1 domain")
     return chips
-
-
-def _cost(run: RunFiles) -> list[str]:
-    _, seconds = run.series("surgery/seconds")
-    _, step = run.series("step_time")
-    if not seconds:
-        return []
-    mean = sum(seconds) / len(seconds)
-    said = f"Gramians, weights and combination took {mean * 1000:.3g} ms per step on average"
-    if step and sum(step) > 0:
-        said += f", {mean / (sum(step) / len(step)):.1%} of the {sum(step) / len(step):.3g} s that TRL counts as a step"
-    return [
-        f"{said}. Reducing each domain's gradient by itself is not in this figure.",
-        "Memory: one gradient shard per domain beside the usual one; it is not logged.",
-    ]

@@ -18,6 +18,7 @@ import mgs_trl
 from mgs_trl.report.charts import MAX_POINTS, Chart, significant
 from mgs_trl.report.compare import comparison_charts, differences, heldout, mean_change
 from mgs_trl.report.conflicts import Conflicts, read_conflicts
+from mgs_trl.report.cost import duration
 from mgs_trl.report.facts import RunFacts, run_facts
 from mgs_trl.report.read import read_runs, short_names
 from mgs_trl.report.studies import CONFIDENCE, Study, is_study, read_studies
@@ -66,7 +67,7 @@ def render(runs: Sequence[RunFacts], studies: Sequence[Study] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=number, signed=signed, percent=percent)
+    environment.filters.update(number=number, signed=signed, percent=percent, duration=duration)
     return environment.get_template("page.html").render(
         runs=runs,
         studies=studies,
@@ -95,6 +96,7 @@ def embedded(runs: Sequence[RunFacts], comparison: Sequence[Chart]) -> str:
                 "charts": {name: [chart.to_json() for chart in charts] for name, charts in run.charts.items()},
                 "heat": _heat(run.conflicts) if run.conflicts else None,
                 "means": _means(run),
+                "stages": run.files.stages,
             }
             for run in runs
         ],
@@ -139,6 +141,7 @@ def _comparison(runs: Sequence[RunFacts]) -> dict[str, Any]:
         ],
         "charts": comparison_charts([run.files for run in runs], trained),
         "differences": differences([run.files for run in runs]),
+        "costs": [run for run in runs if run.cost.step is not None],
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 METRICS, CONFLICTS, RECIPE, LAUNCHES = "metrics.jsonl", "conflicts.jsonl", "recipe.yaml", "run.json"
+LABELS = ("step", "stage")  # keys of a log that are not metrics
 
 
 @dataclass
@@ -50,7 +51,30 @@ class RunFiles:
 
     def metrics(self) -> list[str]:
         """Names of everything that was logged."""
-        return sorted({key for entry in self.history for key in entry})
+        return sorted({key for entry in self.history for key in entry} - set(LABELS))
+
+    @property
+    def strategy(self) -> str:
+        """Its name in the recipe, of several all; empty without one."""
+        strategy = self.recipe.get("strategy") or ""
+        return ", ".join(map(str, strategy)) if isinstance(strategy, Mapping) else str(strategy)
+
+    @property
+    def stages(self) -> list[tuple[str, int]]:
+        """Stages of a sequence in their order, each with the last step before it; empty for any other run."""
+        last: dict[str, int] = {}
+        for entry in self.history:
+            if isinstance(stage := entry.get("stage"), str):
+                last[stage] = entry["step"]
+        return list(zip(last, [0, *last.values()], strict=False))
+
+    @property
+    def stages_planned(self) -> int:
+        """How many stages the recipe names; 0 if it names none."""
+        strategy = self.recipe.get("strategy")
+        options = strategy.get("sequential") if isinstance(strategy, Mapping) else None
+        order = options.get("order") if isinstance(options, Mapping) else None
+        return len(order) if isinstance(order, list) else 0
 
     @property
     def last_step(self) -> int:
@@ -124,7 +148,8 @@ def _read(path: Path, name: str) -> RunFiles:
         )
     planned = [run.max_steps, (run.recipe.get("trainer") or {}).get("max_steps")]
     planned += [launch.get("max_steps") for launch in run.launches[-1:]]
-    run.max_steps = next((steps for steps in planned if isinstance(steps, int) and steps > 0), None)
+    if not run.stages:  # in a sequence, recipe and launches name the steps of one stage
+        run.max_steps = next((steps for steps in planned if isinstance(steps, int) and steps > 0), None)
     return run
 
 

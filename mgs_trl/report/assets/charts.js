@@ -74,9 +74,10 @@ function logTicks(low, high) {
 }
 
 class LineChart {
-  constructor(figure, chart) {
+  constructor(figure, chart, stages) {
     this.figure = figure;
     this.chart = chart;
+    this.stages = stages;
     this.hidden = new Set();
     this.smoothing = "auto";
     this.legend = htmlElement("div", { className: "legend" }, figure);
@@ -174,6 +175,18 @@ class LineChart {
       room = Math.min(room, this.x(tick) - 4 * label.textContent.length);
     }
     if (room > 32) svgElement("text", { x: 0, y: bottom + 16 }, this.svg).textContent = "step";
+    this.drawStages();
+  }
+
+  /** Where a stage of a sequence begins: after the last step of the one before it. */
+  drawStages() {
+    const { left, right, top, bottom } = this.box;
+    for (const [name, before] of this.stages) {
+      const x = Math.max(left, this.x(before));
+      if (x >= right) continue;
+      svgElement("path", { d: `M${x},${top}V${bottom}`, class: "stage" }, this.svg);
+      svgElement("text", { x: x + 3, y: top + 10 }, this.svg).textContent = name;
+    }
   }
 
   clip() {

@@ -9,7 +9,7 @@ function make(place) {
   const { run, group, index } = place.dataset;
   if (place.classList.contains("heat")) return new HeatMap(place, data.runs[run].heat);
   const charts = run === undefined ? data.comparison : data.runs[run].charts[group];
-  return new LineChart(place, charts[index]);
+  return new LineChart(place, charts[index], run === undefined ? [] : data.runs[run].stages);
 }
 
 function draw(place) {

@@ -43,7 +43,9 @@ def metric_lines(steps: int, domains=DOMAINS, evaluate: int = 10, seed: int = 0)
             lines.append({"step": step, **{f"eval_domain/{d}/reward": generator.random() for d in domains}})
         if step:
             line = {"step": step, "loss": 0.1, "reward": generator.random(), "entropy": generator.random()}
-            line |= {"completions/mean_length": 40.0, "step_time": 2.0, "surgery/seconds": 0.1}
+            line |= {"completions/mean_length": 40.0, "step_time": 2.0 + generator.random()}
+            line |= {"seconds/training": 1.0 + generator.random(), "surgery/seconds": generator.random() / 10}
+            line |= {"surgery/memory_gib/cpu": 0.25}
             for d in domains:
                 for name in ("reward", "entropy", "mean_length", "frac_zero_std", "clipped_ratio", "grad_norm"):
                     line[f"domain/{d}/{name}"] = generator.random() + 0.01
