@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather, gather_object
 from torch import Tensor
 
@@ -48,7 +48,7 @@ def rewards_of_all_ranks(accelerator: Accelerator, score: Callable[[], Tensor], 
 
 
 def from_main_process(
-    accelerator: Accelerator,
+    accelerator: Accelerator | PartialState,
     act: Callable[[], Any],
     others: Callable[[], Any] | None = None,
     finish: Callable[[], Any] | None = None,

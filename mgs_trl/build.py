@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mgs_trl.adapter import adapter_config
 from mgs_trl.arguments import build_config
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.datasets import DomainRows, combine, load_domain
@@ -41,7 +42,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     Raises:
         ValueError: anything wrong with the recipe, its data, or how they fit together.
     """
-    config = build_config(recipe)
+    config, peft_config = build_config(recipe), adapter_config(recipe.peft)
     for name, value in changes.items():
         setattr(config, name, value)
     check_quotas(recipe, config)
@@ -51,6 +52,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     form = apply_template(recipe, tokenizer)
     for parts in (data.train, data.heldout):
         write_all(recipe, parts, form, tokenizer)
+    check_rows(data.train, config)
     train, heldout = combine(data.train), combine(data.heldout) if data.heldout else None
     functions = [pair for name in recipe.domains for pair in verifiers[name]]
     config.reward_weights = [weight for _, weight in functions]
@@ -69,6 +71,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
         eval_dataset=heldout,
         processing_class=tokenizer,
         callbacks=list(callbacks),
+        peft_config=peft_config,
     )
 
 
@@ -79,6 +82,23 @@ def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
         ValueError: a domain would get none, or the batch is not of whole prompt groups.
     """
     return quotas({name: recipe.domains[name].share for name in trained_domains(recipe)}, config.prompts_per_window())
+
+
+def check_rows(train: Sequence[DomainRows], config: MGSConfig) -> None:
+    """A domain by itself is sampled by TRL, which trains no step at all on less than one generation batch (D2).
+
+    Raises:
+        ValueError: there is one domain, and it has fewer prompts than that.
+    """
+    if len(train) != 1:
+        return
+    rows = config.per_device_train_batch_size * config.world_size * (config.steps_per_generation or 1)
+    prompts = rows // (config.num_generations or 1)
+    if len(train[0].rows) < prompts:
+        raise ValueError(
+            f"domain {train[0].domain!r} has {len(train[0].rows)} prompts, but a generation batch takes {prompts}; "
+            "give it more, or a smaller per_device_train_batch_size or gradient_accumulation_steps."
+        )
 
 
 def build_verifiers(recipe: Recipe) -> dict[str, Weighted]:

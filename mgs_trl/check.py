@@ -95,27 +95,28 @@ def _memory(plan: Plan) -> "MemoryEstimate | None":
     """What a rank holds; None where the model's configuration is not reachable."""
     import torch
 
-    from mgs_trl.memory import check_fits, count_parameters, estimate, launch_layout
+    from mgs_trl.adapter import adapter_config
+    from mgs_trl.memory import check_fits, count_parameters, empty_policy, estimate, launch_layout
 
-    spec = plan.recipe.model
+    spec, adapter = plan.recipe.model, adapter_config(plan.recipe.peft)
     try:
-        parameters, stored = count_parameters(
+        policy, stored = empty_policy(
             spec.name_or_path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
         plan.unchecked.append(f"memory: {' '.join(str(error).split())[:200]}")
         return None
     dtype = {None: "float32", "auto": stored}.get(spec.dtype, spec.dtype)  # TRL loads in float32 unless told otherwise
-    needed = estimate(
-        parameters, len(plan.quotas), plan.config, launch_layout(plan.config, plan.ranks), dtype or "float32"
-    )
+    parameters, trained = count_parameters(policy, adapter)
+    layout = launch_layout(plan.config, plan.ranks)
+    needed = estimate(parameters, len(plan.quotas), plan.config, layout, dtype or "float32", trained)
     if torch.cuda.is_available():
         check_fits(needed, torch.cuda.get_device_properties(0).total_memory)
     return needed
 
 
 def _check_data(plan: Plan, tokenizer: Any) -> None:
-    from mgs_trl.build import apply_template, load_rows, write_all
+    from mgs_trl.build import apply_template, check_rows, load_rows, write_all
     from mgs_trl.domains.datasets import DataUnreachable, combine
     from mgs_trl.domains.templates import find_template
 
@@ -134,6 +135,8 @@ def _check_data(plan: Plan, tokenizer: Any) -> None:
                 plan.unchecked.append(f"domains.{name}.{key}: {error}")
         if form is not None:
             write_all(plan.recipe, parts, form, tokenizer)
+        if key == "dataset" and len(plan.quotas) == 1:
+            check_rows(parts, plan.config)
         if form is not None and parts:
             combine(parts)
         for part in parts:

@@ -77,18 +77,25 @@ class MemoryEstimate:
 
 
 def estimate(
-    parameters: int, domains: int, config: MGSConfig, layout: Layout, dtype: str = "float32"
+    parameters: int,
+    domains: int,
+    config: MGSConfig,
+    layout: Layout,
+    dtype: str = "float32",
+    trained: int | None = None,
 ) -> MemoryEstimate:
-    """What one rank of a full fine-tuning run holds.
+    """What one rank holds.
 
     Args:
-        parameters: number of parameters, all of them trained, tied ones counted once.
+        parameters: number of parameters, tied ones counted once.
         domains: domains of a window (T).
         dtype: in which the policy is loaded.
+        trained: number of parameters that are trained; None for all.
     """
+    trained = parameters if trained is None else trained
 
-    def share(sharded: bool) -> int:
-        return -(-parameters // layout.ranks) if sharded else parameters
+    def share(sharded: bool, count: int = trained) -> int:
+        return -(-count // layout.ranks) if sharded else count
 
     deepspeed_bf16 = layout.engine.startswith("zero") and config.bf16
     width = 2 if deepspeed_bf16 else BYTES[dtype]
@@ -97,7 +104,7 @@ def estimate(
     copies = domains - 1 if domains > 1 and config.separates_domains else 0
     return MemoryEstimate(
         layout,
-        weights=share(layout.sharded_weights) * width,
+        weights=share(layout.sharded_weights, parameters) * width,
         gradients=share(layout.sharded_gradients) * width,
         optimizer=share(layout.sharded_step) * states,
         kept=copies * share(layout.sharded_step) * BYTES[config.surgery_dtype],
@@ -141,8 +148,8 @@ def launch_layout(config: MGSConfig, ranks: int, environment: Mapping[str, str] 
     return Layout("ddp" if ranks > 1 else "single", ranks)
 
 
-def count_parameters(name: str, **options: Any) -> tuple[int, str]:
-    """Number of parameters of a model, from its configuration alone, and the dtype of its checkpoint.
+def empty_policy(name: str, **options: Any) -> tuple[Any, str]:
+    """A model without memory (on torch's meta device), from its configuration alone, and the dtype of its checkpoint.
 
     Args:
         name: a directory or a hub id.
@@ -157,8 +164,30 @@ def count_parameters(name: str, **options: Any) -> tuple[int, str]:
     settings = AutoConfig.from_pretrained(name, **options)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(settings, trust_remote_code=options.get("trust_remote_code", False))
-    dtype = str(getattr(settings, "dtype", None) or torch.float32).removeprefix("torch.")
-    return sum(parameter.numel() for parameter in model.parameters()), dtype
+    return model, str(getattr(settings, "dtype", None) or torch.float32).removeprefix("torch.")
+
+
+def count_parameters(model: Any, adapter: Any = None) -> tuple[int, int]:
+    """Number of parameters of a model, and of those that are trained.
+
+    Args:
+        model: it gets the adapter.
+        adapter: PEFT configuration of what is trained instead of the model.
+
+    Raises:
+        ValueError: an adapter that does not fit the model.
+    """
+    if adapter is not None:
+        import torch
+        from peft import get_peft_model
+
+        try:
+            with torch.device("meta"):
+                model = get_peft_model(model, adapter)
+        except ValueError as error:
+            raise ValueError(f"peft: {' '.join(str(error).split())}") from error
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(n for n, _ in counts), sum(n for n, is_trained in counts if is_trained)
 
 
 def _gib(size: int) -> str:

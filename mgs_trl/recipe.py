@@ -134,6 +134,8 @@ class Recipe:
     """Everything that one training run needs.
 
     Attributes:
+        peft: the adapter that is trained, in PEFT's fields, such as `{r: 16, target_modules: all-linear}`; its
+            `peft_type` is LORA unless given. None trains all parameters.
         strategy: how the domains are trained together (`mgs_trl.strategies`): a name, or `{name: {option: value}}`.
         rollout: `vllm` (inside the training processes), `server`, `transformers`, or `auto` for vLLM where it is
             installed.
@@ -146,6 +148,7 @@ class Recipe:
 
     model: ModelSpec = MISSING
     domains: dict[str, DomainSpec] = MISSING
+    peft: dict[str, Any] | None = None
     strategy: Any = "mgs"
     rollout: str = "auto"
     server: ServerSettings | None = None
@@ -221,6 +224,11 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     assert isinstance(recipe, Recipe)
     _check_values(recipe)
     return recipe
+
+
+def output_of(recipe: Recipe) -> Path:
+    """The directory that a recipe's run writes to; without one, transformers' default."""
+    return Path(str(recipe.trainer.get("output_dir") or "trainer_output"))
 
 
 def recipe_yaml(recipe: Recipe) -> str:

@@ -1,8 +1,10 @@
 """The tables that close a run: held-out scores before and after, and the conflicts met on the way."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,6 +20,12 @@ class Pair:
 
     cosine: list[float] = field(default_factory=list)
     share: list[float] = field(default_factory=list)
+
+
+def read_log(output: Path) -> list[dict[str, Any]]:
+    """Everything that the run of an output directory logged; nothing if it logged nothing."""
+    path = output / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 def heldout_scores(log_history: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:

@@ -11,26 +11,31 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mgs_trl.recipe import Recipe, load_recipe, recipe_yaml, shipped_recipes
+from mgs_trl.recipe import Recipe, load_recipe, shipped_recipes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 2 after a user's error, 128 + signal after an interruption."""
     arguments = _parse(argv)
+    training = False
     try:
         recipe = load_recipe(arguments.recipe, arguments.overrides)
         if arguments.check:
             return _check(recipe, arguments.ranks)
-        return _train(recipe, arguments)
+        from mgs_trl.run import Command, train
+
+        again = shlex.join([arguments.recipe, *arguments.overrides])
+        training = True
+        return train(recipe, Command(f"accelerate launch -m mgs_trl.train {again}", arguments.resume))
     except (ValueError, RuntimeError) as error:
         if arguments.traceback or not _is_users(error):
             raise
         if _is_first_rank():
-            bar = "\n" if arguments.training else ""  # the progress bar has not ended its line
+            bar = "\n" if training else ""  # a progress bar has perhaps not ended its line
             print(f"{bar}error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted before training began; nothing was saved.", file=sys.stderr)
+        print("interrupted outside of training; what had been saved before is all there is.", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
@@ -51,7 +56,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     arguments = parser.parse_intermixed_args(argv)
-    arguments.training = False
     if arguments.resume and "=" in arguments.resume and not Path(arguments.resume).exists():
         arguments.overrides.append(arguments.resume)  # `--resume key=value` names no checkpoint
         arguments.resume = "last"
@@ -62,71 +66,17 @@ def _check(recipe: Recipe, ranks: int | None) -> int:
     if not _is_first_rank():
         return 0
     from mgs_trl.check import check, print_plan
+    from mgs_trl.strategies.stages import stages_of
 
-    print_plan(check(recipe, ranks), Console())
+    console = Console()
+    ranks = ranks or int(os.environ.get("WORLD_SIZE", "1"))
+    stages = stages_of(recipe)
+    for stage in stages:
+        console.rule(stage.name)
+        print_plan(check(stage.recipe, ranks), console)
+    if not stages:
+        print_plan(check(recipe, ranks), console)
     return 0
-
-
-def _train(recipe: Recipe, arguments: argparse.Namespace) -> int:
-    from transformers.trainer_callback import ProgressCallback
-
-    from mgs_trl.build import build_trainer
-    from mgs_trl.interrupt import StopOnSignal
-    from mgs_trl.progress import ProgressLine
-    from mgs_trl.summary import closing_tables
-
-    stop = StopOnSignal()
-    heldout = any(domain.eval_dataset for domain in recipe.domains.values())
-    trainer = build_trainer(recipe, [stop], **({"eval_on_start": True} if heldout and not arguments.resume else {}))
-    if not trainer.args.disable_tqdm:
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(ProgressLine())
-    output = Path(str(trainer.args.output_dir))
-    checkpoint = _checkpoint(arguments.resume, output)
-    if trainer.is_world_process_zero():
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "recipe.yaml").write_text(recipe_yaml(recipe))
-    arguments.training = True
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        stop.restore()
-    if stop.received:
-        if trainer.is_world_process_zero():
-            again = shlex.join([arguments.recipe, *arguments.overrides])
-            print(
-                f"stopped after step {trainer.state.global_step}; resume with: "
-                f"accelerate launch -m mgs_trl.train {again} --resume",
-                file=sys.stderr,
-            )
-        return 128 + stop.received
-    if heldout:
-        trainer.evaluate()
-    trainer.save_model()
-    if trainer.is_world_process_zero():
-        for table in closing_tables(trainer.state.log_history):
-            Console().print(table)
-    return 0
-
-
-def _checkpoint(resume: str | None, output: Path) -> str | None:
-    """The checkpoint directory that `--resume` means; None without it.
-
-    Raises:
-        ValueError: there is no such checkpoint.
-    """
-    if resume is None:
-        return None
-    if resume != "last":
-        if not Path(resume).is_dir():
-            raise ValueError(f"--resume: checkpoint {resume!r} is not a directory.")
-        return resume
-    from transformers.trainer_utils import get_last_checkpoint
-
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
-    if last is None:
-        raise ValueError(f"--resume: there is no checkpoint in {str(output)!r}.")
-    return last
 
 
 def _is_users(error: BaseException) -> bool:

@@ -10,7 +10,6 @@ is the log-probability of a fixed text. Two rules:
 """
 
 import itertools
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +21,6 @@ from mgs_trl.agreement import from_main_process
 from mgs_trl.rollouts.errors import StaleWeightsError
 from mgs_trl.rollouts.server import Server
 from mgs_trl.rollouts.settings import ServerSettings
-
-logger = logging.getLogger(__name__)
 
 PROBE_TOKENS = 32
 #: Largest mean |log p(engine) - log p(policy)| over the probe. Noise seen on CPU: 1e-6 (float32), 0.02 (bfloat16).
@@ -122,12 +119,9 @@ def check_weights(generation: Any, every: int) -> None:
         dtype, longest = info["model_config"]["dtype"], info["model_config"]["max_model_len"]
         ask = _ask_servers(generation)
     else:
-        if generation.enable_sleep_mode:
-            logger.warning("weight_check_syncs has no effect with vllm_enable_sleep_mode: the engine sleeps between.")
-            return
         config = generation.llm.llm_engine.model_config
         dtype, longest = config.dtype, config.max_model_len
-        ask = _ask_colocated(generation.llm)
+        ask = _ask_colocated(generation)
     model = generation.model
     plain = generation.accelerator.mixed_precision == "no" and next(model.parameters()).dtype == torch.float32
     exact = plain and str(dtype).endswith("float32")
@@ -142,10 +136,15 @@ def check_weights(generation: Any, every: int) -> None:
     generation.sync_weights = synchronize_and_check
 
 
-def _ask_colocated(llm: Any) -> Callable[[list[int]], list[float]]:
+def _ask_colocated(generation: Any) -> Callable[[list[int]], list[float]]:
     from vllm import SamplingParams
 
+    llm = generation.llm
+
     def ask(tokens: list[int]) -> list[float]:
+        if generation.enable_sleep_mode:
+            # The synchronization woke the weights only. TRL wakes the rest when it generates, which is next.
+            llm.wake_up(tags=["kv_cache"])
         parameters = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0)
         [output] = llm.generate([{"prompt_token_ids": tokens}], parameters, use_tqdm=False)
         rows = output.prompt_logprobs[1:]

@@ -1,6 +1,6 @@
 """Strategies: names for how the domains of a recipe are trained together, as fields of `MGSConfig`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,27 @@ STRATEGIES: dict[str, Strategy] = {
     "fixed_weights": Strategy(_NONE, _NO_SURGERY),
     # One of the recipe's domains; the others are evaluated only.
     "single": Strategy(_NONE, _NO_SURGERY),
+    # Several runs of `single` (mgs_trl.strategies.stages): one after another, or apart and then merged.
+    "sequential": Strategy(_NONE, _NO_SURGERY),
+    "merge": Strategy(_NONE, _NO_SURGERY),
 }
-#: Options of each strategy that has any: `strategy: {single: {domain: math}}`.
-OPTIONS = {"fixed_weights": ("weights", "from"), "single": ("domain",)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options that a strategy may have, and of which of them it needs exactly one."""
+
+    allowed: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
+
+
+#: Of each strategy that has any: `strategy: {single: {domain: math}}`.
+OPTIONS: dict[str, Options] = {
+    "fixed_weights": Options(("weights", "from"), one_of=("weights", "from")),
+    "single": Options(("domain",), one_of=("domain",)),
+    "sequential": Options(("order", "steps"), one_of=("order",)),
+    "merge": Options(("method", "experts", "weights", "density")),
+}
 
 
 def strategy_of(recipe: Recipe) -> tuple[str, dict[str, Any]]:
@@ -88,39 +106,55 @@ def strategy_of(recipe: Recipe) -> tuple[str, dict[str, Any]]:
         raise ValueError(
             f"strategy is {name!r}, but it must be one of {', '.join(STRATEGIES)}." + did_you_mean(name, STRATEGIES)
         )
-    allowed = OPTIONS.get(name, ())
+    known = OPTIONS.get(name, Options())
     options = {} if options is None else options
     if not isinstance(options, Mapping):
         raise ValueError(f"strategy.{name} is {options!r}, but it must map options to values.")
     for option in options:
-        if option not in allowed:
-            known = ", ".join(allowed) or "none"
+        if option not in known.allowed:
             raise ValueError(
-                f"strategy.{name} has the unknown option {option!r}; allowed: {known}." + did_you_mean(option, allowed)
+                f"strategy.{name} has the unknown option {option!r}; allowed: {', '.join(known.allowed) or 'none'}."
+                + did_you_mean(option, known.allowed)
             )
-    if allowed and len(options) != 1:
+    if known.one_of and len(set(known.one_of) & set(options)) != 1:
         raise ValueError(
-            f"strategy.{name} has the options {sorted(options)}, but it needs one of {', '.join(allowed)}."
+            f"strategy.{name} has the options {sorted(options)}, but it needs one of {', '.join(known.one_of)}."
         )
     return name, dict(options)
 
 
 def trained_domains(recipe: Recipe) -> list[str]:
-    """The domains that are trained on: all, but for the strategy `single`.
+    """The domains that are trained on: all, but for the strategies `single` and `sequential`.
 
     Raises:
         ValueError: a domain that the recipe does not have.
     """
     name, options = strategy_of(recipe)
-    if name != "single":
-        return list(recipe.domains)
-    domain = options["domain"]
-    if domain not in recipe.domains:
+    if name == "single":
+        return [known_domain(recipe, options["domain"], "strategy.single.domain")]
+    if name == "sequential":
+        order = options["order"]
+        if not isinstance(order, Sequence) or isinstance(order, str) or not order:
+            raise ValueError(f"strategy.sequential.order is {order!r}, but it must be a list of domains.")
+        return list(dict.fromkeys(known_domain(recipe, domain, "strategy.sequential.order") for domain in order))
+    return list(recipe.domains)
+
+
+def known_domain(recipe: Recipe, domain: Any, where: str) -> str:
+    """`domain`, if the recipe has it.
+
+    Args:
+        where: the key that names it, for the error.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if not isinstance(domain, str) or domain not in recipe.domains:
         raise ValueError(
-            f"strategy.single.domain is {domain!r}, but it must be one of {', '.join(recipe.domains)}."
+            f"{where} has {domain!r}, but it must be one of {', '.join(recipe.domains)}."
             + did_you_mean(domain, recipe.domains)
         )
-    return [domain]
+    return domain
 
 
 def strategy_fields(recipe: Recipe) -> dict[str, Any]:

@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 import time
-from pathlib import Path
 from typing import Any
 
+from mgs_trl.adapter import fold_adapter, holds_adapter
 from mgs_trl.build import build_trainer
-from mgs_trl.recipe import Recipe, load_recipe, recipe_yaml
+from mgs_trl.recipe import Recipe, load_recipe, output_of, recipe_yaml
+from mgs_trl.staged import train_strategy
 from mgs_trl.study.plan import RESULT, Run
 
 RECIPE = "MGS_TRL_STUDY_RECIPE"  # the recipe's file, for the workers
@@ -23,7 +24,7 @@ def execute(run: Run) -> None:
     file = os.environ[RECIPE]
     started = time.perf_counter()
     if run.training:
-        train(load_recipe(file, run.training))
+        train_strategy(load_recipe(file, run.training), train)
     trained = time.perf_counter()
     recipe = load_recipe(file, run.evaluation)
     assert recipe.study is not None
@@ -42,13 +43,16 @@ def execute(run: Run) -> None:
     unfinished.replace(run.directory / RESULT)
 
 
-def train(recipe: Recipe) -> None:
-    """Train a recipe as the command does, and save the policy in its output directory."""
+def train(recipe: Recipe, first: bool = True) -> int:
+    """One run, as the command does it but for its evaluations; the policy is whole, adapters are merged into it."""
     trainer = build_trainer(recipe)
     trainer.train()
-    output = Path(str(trainer.args.output_dir))
+    output = output_of(recipe)
     (output / "recipe.yaml").write_text(recipe_yaml(recipe))
     trainer.save_model()
+    if holds_adapter(output):
+        fold_adapter(output, recipe.model.name_or_path, recipe.model.revision)
+    return 0
 
 
 def evaluate(recipe: Recipe, times: int) -> dict[str, float]:

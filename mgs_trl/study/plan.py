@@ -91,7 +91,7 @@ def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, 
             _REFERENCE.sub(lambda m: str(root / "runs" / run_name(regime, m[1], seed)), text) for text in changes
         ]
         training = [*own, *changes, seeded, f"trainer.output_dir={directory}"]
-    evaluation = [*own, seeded, f"trainer.output_dir={directory / 'evaluation'}"]
+    evaluation = [*own, "peft=null", seeded, f"trainer.output_dir={directory / 'evaluation'}"]
     if strategy != BASE:
         evaluation.append(f"model.name_or_path={directory}")
     asked = json.dumps([common, study.evaluations, training, evaluation]).replace(str(root), "")

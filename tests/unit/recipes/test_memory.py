@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from mgs_trl import MGSConfig
-from mgs_trl.memory import GIB, Layout, check_fits, count_parameters, estimate, launch_layout
+from mgs_trl.memory import GIB, Layout, check_fits, count_parameters, empty_policy, estimate, launch_layout
 
 
 @pytest.fixture
@@ -20,7 +20,30 @@ def test_parameters_are_counted_as_the_loaded_model_has_them(tmp_path, tied):
 
     path = build_tiny_policy(tmp_path / "policy", tie_word_embeddings=tied)
     model = AutoModelForCausalLM.from_pretrained(path)
-    assert count_parameters(str(path)) == (sum(p.numel() for p in model.parameters()), "float32")
+    empty, dtype = empty_policy(str(path))
+    parameters = sum(p.numel() for p in model.parameters())
+    assert count_parameters(empty) == (parameters, parameters) and dtype == "float32"
+
+
+def test_of_an_adapter_only_its_own_parameters_are_trained(tiny_policy, config):
+    from peft import LoraConfig, get_peft_model
+
+    adapter = LoraConfig(r=3, target_modules=["q_proj", "down_proj"], modules_to_save=["lm_head"])
+    loaded = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_policy), adapter)
+    trained, every = loaded.get_nb_trainable_parameters()
+    empty, _ = empty_policy(str(tiny_policy))
+    assert count_parameters(empty, adapter) == (every, trained)
+    got = estimate(every, 3, config, Layout("zero2", 2), trained=trained)
+    half = -(-trained // 2) * 4
+    assert (got.weights, got.gradients, got.optimizer, got.kept) == (every * 4, half, 2 * half, 2 * half)
+
+
+def test_an_adapter_that_does_not_fit_is_one_sentence(tiny_policy):
+    from peft import LoraConfig
+
+    empty, _ = empty_policy(str(tiny_policy))
+    with pytest.raises(ValueError, match=r"peft: Target modules .*'query'"):
+        count_parameters(empty, LoraConfig(target_modules=["query"]))
 
 
 def test_seven_billion_on_eight_ranks(config):

@@ -25,8 +25,14 @@ EXPECTED = {
     "rescaled": ("rescaled", "block", "none", 0.0),
     "fixed_weights": ("none", "block", "none", 0.0),
     "single": ("none", "block", "none", 0.0),
+    "sequential": ("none", "block", "none", 0.0),
+    "merge": ("none", "block", "none", 0.0),
 }
-OPTIONS = {"fixed_weights": {"weights": {"chat": 2.0, "math": 0.5}}, "single": {"domain": "math"}}
+OPTIONS = {
+    "fixed_weights": {"weights": {"chat": 2.0, "math": 0.5}},
+    "single": {"domain": "math"},
+    "sequential": {"order": ["math"]},
+}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -1,0 +1,120 @@
+"""What the training command does with a recipe: one run, or the runs that its strategy consists of."""
+
+import json
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.console import Console
+from transformers.trainer_callback import ProgressCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from mgs_trl.build import build_trainer
+from mgs_trl.interrupt import StopOnSignal
+from mgs_trl.metrics_log import describe_launch
+from mgs_trl.progress import ProgressLine
+from mgs_trl.recipe import Recipe, output_of, recipe_yaml
+from mgs_trl.staged import STAGED, train_strategy
+from mgs_trl.strategies import strategy_of
+from mgs_trl.summary import closing_tables, read_log
+
+
+@dataclass
+class Command:
+    """How the command was given.
+
+    Attributes:
+        again: the command line that resumes an interrupted run.
+        resume: a checkpoint's directory, `last`, or None for a new run.
+    """
+
+    again: str
+    resume: str | None = None
+
+
+def train(recipe: Recipe, command: Command) -> int:
+    """Train a recipe, evaluate it on its held-out data and print what came of it.
+
+    Returns:
+        0, or 128 + the signal that interrupted it.
+
+    Raises:
+        ValueError: anything wrong with the recipe, its data, or the checkpoint to resume.
+    """
+    name, _ = strategy_of(recipe)
+    if name in STAGED and command.resume not in (None, "last"):
+        raise ValueError(
+            f"--resume names the checkpoint {command.resume!r}, but strategy {name!r} goes on with the stage that was "
+            "interrupted; give --resume alone."
+        )
+    one_run = partial(_train_run, command=command, staged=name in STAGED)
+    code = train_strategy(recipe, one_run, resume=command.resume is not None)
+    if code:
+        return code
+    if name == "merge":
+        _evaluate_merged(recipe)
+    if PartialState().is_main_process:
+        for table in closing_tables(read_log(output_of(recipe))):
+            Console().print(table)
+    return 0
+
+
+def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> int:
+    """One run. A stage that was not begun has no checkpoint to resume."""
+    stop = StopOnSignal()
+    heldout = any(domain.eval_dataset for domain in recipe.domains.values())
+    output = output_of(recipe)
+    checkpoint = _checkpoint(command.resume, output, may_lack=staged)
+    look_first = heldout and first and checkpoint is None
+    trainer = build_trainer(recipe, [stop], **({"eval_on_start": True} if look_first else {}))
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(ProgressLine())
+    if trainer.is_world_process_zero():
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "recipe.yaml").write_text(recipe_yaml(recipe))
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        stop.restore()
+    if stop.received:
+        if trainer.is_world_process_zero():
+            done = f"stopped after step {trainer.state.global_step}"
+            print(f"{done}; resume with: {command.again} --resume", file=sys.stderr)
+        return 128 + stop.received
+    if heldout:
+        trainer.evaluate()
+    trainer.save_model()
+    return 0
+
+
+def _evaluate_merged(recipe: Recipe) -> None:
+    """Held-out rewards of a policy that no run of its own has trained, and how it came to be."""
+    output = output_of(recipe)
+    model = replace(recipe.model, name_or_path=str(output), revision=None)
+    trainer = build_trainer(replace(recipe, model=model, peft=None))
+    if trainer.is_world_process_zero():
+        launches = [describe_launch(trainer.args, 0)]
+        (output / "run.json").write_text(json.dumps({"launches": launches}, indent=1, default=str))
+    if trainer.eval_dataset is not None:
+        trainer.evaluate()
+
+
+def _checkpoint(resume: str | None, output: Path, may_lack: bool) -> str | None:
+    """The checkpoint directory that `resume` means; None without it, or where there `may_lack` one.
+
+    Raises:
+        ValueError: there is no such checkpoint.
+    """
+    if resume is None:
+        return None
+    if resume != "last":
+        if not Path(resume).is_dir():
+            raise ValueError(f"--resume: checkpoint {resume!r} is not a directory.")
+        return resume
+    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    if last is None and not may_lack:
+        raise ValueError(f"--resume: there is no checkpoint in {str(output)!r}.")
+    return last

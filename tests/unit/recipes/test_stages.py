@@ -1,0 +1,212 @@
+"""Strategies of several runs: `sequential` trains domain after domain, `merge` merges experts of one domain each."""
+
+import json
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mgs_trl.build import build_trainer
+from mgs_trl.recipe import load_recipe
+from mgs_trl.strategies.stages import stages_of
+from mgs_trl.train import main
+from tests.unit.recipes.test_train import SMALL
+
+SETTINGS = [
+    *SMALL,
+    "trainer.per_device_train_batch_size=8",
+    "trainer.max_steps=2",
+    "trainer.learning_rate=0.01",
+    "trainer.warmup_steps=0",
+    "trainer.beta=0.1",
+    *(rf"domains.{name}.verifier={{tests.support.rewards\:spread: {{isolated: false}}}}" for name in ("math", "chat")),
+]
+SEQUENCE = "strategy={sequential: {order: [chat, math]}}"
+LORA = "peft={r: 2, target_modules: [q_proj, v_proj], init_lora_weights: gaussian}"
+
+
+def policy(directory):
+    return load_file(directory / "model.safetensors")
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def sequence(directory, tmp_path_factory):
+    """A whole sequence: chat, then math."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MGS_TRL_MINIATURE", str(directory))
+        output = tmp_path_factory.mktemp("sequence")
+        assert main(["miniature", *SETTINGS, SEQUENCE, f"trainer.output_dir={output}"]) == 0
+    return output
+
+
+def test_a_sequence_is_a_chain_of_single_runs(miniature, sequence, tmp_path):
+    first, second = tmp_path / "chat", tmp_path / "math"
+    chat = ["strategy={single: {domain: chat}}", f"trainer.output_dir={first}"]
+    assert main(["miniature", *SETTINGS, *chat]) == 0
+    # A stage is not evaluated before it is trained: that was done after the stage before it.
+    unseen = [f"~domains.{name}.eval_dataset" for name in ("chat", "instruction_following", "math")]
+    math = ["strategy={single: {domain: math}}", f"trainer.output_dir={second}", f"model={first}", *unseen]
+    assert main(["miniature", *SETTINGS, *math]) == 0
+    assert_same(policy(sequence / "1_chat"), policy(first))
+    assert_same(policy(sequence / "2_math"), policy(second))
+    assert_same(policy(sequence), policy(second))
+    assert not torch.equal(policy(first)["lm_head.weight"], policy(second)["lm_head.weight"])
+
+
+def test_the_reference_of_a_stage_is_the_policy_of_the_one_before(miniature, sequence):
+    """Paper, baselines: the KL term of stage two is to stage one's policy, not to the base model."""
+    recipe = load_recipe(sequence / "2_math" / "recipe.yaml")
+    trainer = build_trainer(recipe)
+    before = policy(sequence / "1_chat")
+    assert_same(dict(trainer.ref_model.state_dict()), before)
+    assert_same(dict(trainer.model.state_dict()), before)
+
+
+def test_a_sequence_logs_all_its_stages(sequence):
+    logged = lines(sequence / "metrics.jsonl")
+    trained = [(line["stage"], line["step"]) for line in logged if "loss" in line]
+    assert trained == [("1_chat", 1), ("1_chat", 2), ("2_math", 3), ("2_math", 4)]
+    assert all("domain/chat/reward" in line for line in logged if line["stage"] == "1_chat" and "loss" in line)
+    evaluated = [line["step"] for line in logged if "eval_domain/instruction_following/reward" in line]
+    assert evaluated == [0, 2, 4]  # before, and after each stage; also the domain that was not trained
+    launches = json.loads((sequence / "run.json").read_text())["launches"]
+    assert [(launch["stage"], launch["from_step"]) for launch in launches] == [("1_chat", 0), ("2_math", 2)]
+
+
+def test_an_interrupted_sequence_goes_on_with_its_stage(miniature, sequence, tmp_path, monkeypatch, capsys):
+    """S1: the first stage is not trained again, the second goes on from its checkpoint."""
+    import mgs_trl.interrupt as interrupt
+
+    command = ["miniature", *SETTINGS, SEQUENCE, f"trainer.output_dir={tmp_path}"]
+    agreed = interrupt.StopOnSignal._agreed
+    seen = []
+
+    def stop_in_the_third_step(self, device):
+        seen.append(1)
+        return signal.SIGTERM if len(seen) == 3 else agreed(self, device)
+
+    monkeypatch.setattr(interrupt.StopOnSignal, "_agreed", stop_in_the_third_step)
+    assert main(command) == 128 + signal.SIGTERM
+    assert "--resume" in capsys.readouterr().err
+    assert not (tmp_path / "model.safetensors").exists()
+    first = (tmp_path / "1_chat" / "model.safetensors").stat().st_mtime_ns
+    assert main([*command, "--resume"]) == 0
+    assert (tmp_path / "1_chat" / "model.safetensors").stat().st_mtime_ns == first
+    for name, value in policy(sequence).items():
+        assert torch.allclose(policy(tmp_path)[name], value, rtol=1e-6, atol=1e-7), name
+    assert [line["step"] for line in lines(tmp_path / "metrics.jsonl") if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_adapters_are_merged_before_the_next_stage(miniature, tmp_path):
+    """Each stage trains a fresh adapter on the policy that the one before left, which is also its reference."""
+    assert main(["miniature", *SETTINGS, SEQUENCE, LORA, f"trainer.output_dir={tmp_path}"]) == 0
+    base, first, last = policy(miniature / "policy"), policy(tmp_path / "1_chat"), policy(tmp_path)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    adapter = load_file(tmp_path / "1_chat" / "adapter" / "adapter_model.safetensors")
+    a, b = (adapter[f"base_model.model.{name.removesuffix('.weight')}.lora_{x}.weight"].double() for x in "AB")
+    scaling = json.loads((tmp_path / "1_chat" / "adapter" / "adapter_config.json").read_text())["lora_alpha"] / 2
+    assert torch.allclose(first[name].double(), base[name].double() + scaling * b @ a, rtol=1e-6, atol=1e-7)
+    assert not torch.equal(last[name], first[name])
+    assert torch.equal(last["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
+    trainer = build_trainer(load_recipe(tmp_path / "2_math" / "recipe.yaml"))
+    assert trainer.ref_model is None  # TRL takes the policy without its adapter
+    kept = trainer.model.get_base_model().state_dict()
+    assert torch.equal(kept[name.replace(".weight", ".base_layer.weight")], first[name])
+
+
+def test_experts_that_exist_are_merged_and_evaluated(miniature, sequence, tmp_path, capsys):
+    experts = f"experts: {{chat: '{sequence / '1_chat'}', math: '{sequence / '2_math'}'}}"
+    only = "~domains.instruction_following"
+    command = ["miniature", *SETTINGS, only, f"strategy={{merge: {{{experts}, weights: {{math: 3, chat: 1}}}}}}"]
+    assert main([*command, f"trainer.output_dir={tmp_path}"]) == 0
+    chat, math = policy(sequence / "1_chat"), policy(sequence / "2_math")
+    for name, value in policy(tmp_path).items():
+        expected = (3 * math[name].double() + chat[name].double()) / 4
+        assert torch.allclose(value.double(), expected, rtol=1e-6, atol=1e-8), name
+    (line,) = lines(tmp_path / "metrics.jsonl")
+    assert {"eval_domain/math/reward", "eval_domain/chat/reward"} <= line.keys()
+    assert "Held-out reward" in capsys.readouterr().out
+
+
+def test_experts_are_trained_where_none_are_given(miniature, tmp_path):
+    only = ["~domains.instruction_following", "trainer.max_steps=1"]
+    merge = ["strategy={merge: {method: task_arithmetic, weights: {math: 1, chat: 0.5}}}"]
+    assert main(["miniature", *SETTINGS, *only, *merge, f"trainer.output_dir={tmp_path}"]) == 0
+    base = policy(miniature / "policy")
+    math, chat = (policy(tmp_path / f"expert_{name}") for name in ("math", "chat"))
+    for name, value in policy(tmp_path).items():
+        start = base[name].double()
+        expected = start + (math[name].double() - start) + 0.5 * (chat[name].double() - start)
+        assert torch.allclose(value.double(), expected, rtol=1e-5, atol=1e-7), name
+
+
+@pytest.mark.parametrize(
+    ("strategy", "words"),
+    [
+        ("sequential", ["strategy.sequential", "order"]),
+        ({"sequential": {"order": []}}, ["strategy.sequential.order", "list of domains"]),
+        ({"sequential": {"order": "math"}}, ["strategy.sequential.order", "list of domains"]),
+        ({"sequential": {"order": ["math", "chta"]}}, ["'chta'", "Did you mean 'chat'?"]),
+        ({"sequential": {"order": ["math"], "steps": {"math": 0}}}, ["steps.math", "above 0"]),
+        ({"sequential": {"order": ["math"], "steps": {"maths": 1}}}, ["'maths'", "Did you mean 'math'?"]),
+        ({"sequential": {"order": ["math"], "steps": "3"}}, ["steps", "'3'", "a number"]),
+        ({"merge": {"method": "tie"}}, ["'tie'", "Did you mean 'ties'?"]),
+        ({"merge": {"experts": {"math": "x"}}}, ["strategy.merge.experts", "chat"]),
+        ({"merge": {"weights": {"math": 1}}}, ["weights", "chat"]),
+    ],
+)
+def test_bad_options_are_one_sentence(miniature, strategy, words):
+    recipe = load_recipe("miniature")
+    recipe.strategy = strategy
+    with pytest.raises(ValueError) as caught:
+        stages_of(recipe)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert "\n" not in str(caught.value)
+
+
+def test_steps_and_weights_of_stages(miniature):
+    changes = ["strategy={sequential: {order: [chat, math, chat], steps: {math: 7}}}", "trainer.max_steps=3"]
+    stages = stages_of(load_recipe("miniature", [*changes, "trainer.domain_weights={math: 1, chat: 2}"]))
+    assert [stage.name for stage in stages] == ["1_chat", "2_math", "3_chat"]
+    assert [stage.recipe.trainer["max_steps"] for stage in stages] == [3, 7, 3]
+    assert [stage.continues for stage in stages] == [False, True, True]
+    assert all("domain_weights" not in stage.recipe.trainer for stage in stages)
+
+
+def test_check_plans_every_stage(miniature, tmp_path, capsys):
+    assert main(["miniature", *SETTINGS, SEQUENCE, f"trainer.output_dir={tmp_path / 'out'}", "--check"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "1_chat" in printed and "2_math" in printed
+    assert printed.count("nothing wrong found.") == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("extra", [["--resume"], ["--resume", "/"]])
+def test_resuming_a_sequence_that_was_not_begun_is_an_error(miniature, tmp_path, capsys, extra):
+    assert main(["miniature", *SETTINGS, SEQUENCE, f"trainer.output_dir={tmp_path}", *extra]) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("peft", "words"),
+    [
+        ("{rank: 4}", ["peft", "'rank'"]),
+        ("{peft_type: LORRA}", ["peft.peft_type", "'LORRA'", "Did you mean"]),
+        ("{target_modls: [q_proj]}", ["'target_modls'", "Did you mean 'target_modules'?"]),
+    ],
+)
+def test_bad_adapters_are_one_sentence(miniature, tmp_path, capsys, peft, words):
+    assert main(["miniature", *SETTINGS, f"peft={peft}", f"trainer.output_dir={tmp_path}"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert all(word in line for word in words), line
