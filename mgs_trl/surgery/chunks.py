@@ -3,8 +3,9 @@
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import torch
 
@@ -19,33 +20,53 @@ _set_threads = torch.set_num_threads
 _CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
-def chunk_size(device: torch.device) -> int:
-    """Elements per chunk on `device`."""
-    return CPU_CHUNK if device.type == "cpu" else DEVICE_CHUNK
+class Chunk(NamedTuple):
+    """Elements `start` to `stop` of the vector with number `vector`."""
+
+    vector: int
+    start: int
+    stop: int
 
 
-def for_each_chunk(length: int, size: int, device: torch.device, work: Callable[[range], None]) -> None:
-    """Call `work` with the starts of all chunks, split among torch's CPU threads where that pays.
+def cut(lengths: Sequence[int], device: torch.device) -> list[Chunk]:
+    """The chunks, in order, of vectors of these lengths that are computed on `device`; empty vectors have none."""
+    size = CPU_CHUNK if device.type == "cpu" else DEVICE_CHUNK
+    return [
+        Chunk(vector, start, min(start + size, length))
+        for vector, length in enumerate(lengths)
+        for start in range(0, length, size)
+    ]
+
+
+def for_each(chunks: Sequence[Chunk], device: torch.device, work: Callable[[Sequence[Chunk]], None]) -> None:
+    """Call `work` with runs of chunks that together are all of them, divided among torch's CPU threads.
 
     Within a chunk torch's own threads have too little to do; a thread per run of chunks keeps every core busy.
 
     Args:
-        length: elements of the vector.
-        size: elements per chunk.
-        device: where `work` computes; on another device than the CPU all chunks are one call's.
-        work: takes a `range` of starts. Calls on disjoint ranges must be independent of each other.
+        chunks: from `cut`.
+        device: where `work` computes; on another device than the CPU all chunks are one run.
+        work: calls on disjoint runs must be independent of each other.
     """
-    if length == 0:
-        return
-    starts = range(0, length, size)
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(starts) < 2:
-        work(starts)
+    if device.type != "cpu" or threads == 1 or len(chunks) < 2:
+        if chunks:
+            work(chunks)
         return
-    share = -(-len(starts) // threads)
-    runs = [starts[first : first + share] for first in range(0, len(starts), share)]
-    for future in [_pool(threads).submit(work, run) for run in runs]:
+    for future in [_pool(threads).submit(work, run) for run in _runs(chunks, threads)]:
         future.result()
+
+
+def _runs(chunks: Sequence[Chunk], count: int) -> list[Sequence[Chunk]]:
+    """At most `count` runs of consecutive chunks with about equally many elements."""
+    share = sum(chunk.stop - chunk.start for chunk in chunks) / count
+    runs: list[list[Chunk]] = [[] for _ in range(count)]
+    done = 0
+    for chunk in chunks:
+        middle = done + (chunk.stop - chunk.start) / 2
+        runs[min(int(middle / share), count - 1)].append(chunk)
+        done += chunk.stop - chunk.start
+    return [run for run in runs if run]
 
 
 @functools.cache

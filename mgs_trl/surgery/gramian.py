@@ -1,87 +1,114 @@
-"""The two passes over memory: inner products of the domain gradients, and their combination."""
+"""The two passes over memory: inner products of the domain gradients, and their combination.
+
+Both take many vectors at once, as small ones would otherwise be spent on calls and on waiting for threads.
+"""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mgs_trl.surgery.chunks import chunk_size, for_each_chunk
+from mgs_trl.surgery.chunks import Chunk, cut, for_each
 
 
 def add_gramian(out: Tensor, gradients: Sequence[Tensor]) -> None:
-    """Add the inner products of some gradients to `out`.
+    """`add_gramians` of one vector: `out` is float64 `[T, T]`."""
+    add_gramians(out[None], [gradients], [0])
+
+
+def add_gramians(out: Tensor, vectors: Sequence[Sequence[Tensor | None]], modules: Sequence[int]) -> None:
+    """Add to the Gramian of each module the inner products of its vectors' domain gradients.
 
     Products are taken and summed in float64: decisions depend on the sign of inner products, and nearly opposite
     gradients cancel in the result. The order of summation does not depend on the number of threads.
 
     Args:
-        out: float64 `[T, T]`, on the device where the products are to be computed.
-        gradients: T one-dimensional tensors of equal length, of any floating dtype and on any device.
+        out: float64 `[M, T, T]`, on the device where the products are to be computed.
+        vectors: for each vector its T domain gradients, one-dimensional tensors of equal length, of any floating dtype
+            and on any device; None for zeros.
+        modules: for each vector the module that it belongs to.
     """
-    length, count = gradients[0].numel(), len(gradients)
-    size = min(chunk_size(out.device), length)
-    parts = torch.empty(-(-length // size) if size else 0, count, count, dtype=torch.float64, device=out.device)
+    count = out.shape[1]
+    chunks = cut([_length(vector) for vector in vectors], out.device)
+    if not chunks:
+        return
+    parts = torch.zeros(len(chunks), count, count, dtype=torch.float64, device=out.device)
+    place = dict(zip(chunks, parts, strict=True))
+    size = max(chunk.stop - chunk.start for chunk in chunks)
 
-    def products(starts: range) -> None:
+    def products(run: Sequence[Chunk]) -> None:
         scratch = torch.empty(count, size, dtype=torch.float64, device=out.device)
-        for start in starts:
-            part = scratch[:, : min(size, length - start)]
-            for row, gradient in zip(part, gradients, strict=True):
-                row.copy_(gradient[start : start + size])
+        for chunk in run:
+            rows = scratch[:, : chunk.stop - chunk.start]
+            for row, gradient in zip(rows, vectors[chunk.vector], strict=True):
+                row.zero_() if gradient is None else row.copy_(gradient[chunk.start : chunk.stop])
             # Row by row: BLAS is an order of magnitude faster at this than at a [T, n] x [n, T] product.
-            for sums, row in zip(parts[start // size], part, strict=True):
-                torch.mv(part, row, out=sums)
+            for i, sums in enumerate(place[chunk]):
+                torch.mv(rows[i:], rows[i], out=sums[i:])
 
-    for_each_chunk(length, size, out.device, products)
-    out += parts.sum(0)
+    for_each(chunks, out.device, products)
+    parts += parts.triu(1).mT
+    for chunk, part in place.items():
+        out[modules[chunk.vector]] += part
 
 
 def combine(out: Tensor, gradients: Sequence[Tensor], weights: Sequence[float]) -> None:
-    """Write `sum_d weights[d] * gradients[d]` into `out`.
+    """`combine_all` of one vector: `out` is one-dimensional, `weights` are T numbers."""
+    combine_all([out], [gradients], [weights])
+
+
+def combine_all(
+    out: Sequence[Tensor], vectors: Sequence[Sequence[Tensor | None]], weights: Sequence[Sequence[float]]
+) -> None:
+    """Write `sum_d weights[v][d] * vectors[v][d]` into `out[v]`.
 
     Where all weights are one the result is the plain sum, added in order in `out`'s own precision. Otherwise the sum
     is taken in float64 and rounded once. A gradient of weight zero is not read, so it may hold anything.
 
     Args:
-        out: one-dimensional; may be one of the gradients.
-        gradients: T one-dimensional tensors as long as `out`.
-        weights: T numbers.
+        out: one-dimensional tensors on one device; each may be one of its own vector's gradients.
+        vectors: for each vector its T domain gradients, one-dimensional tensors as long as its `out`; None for zeros.
+        weights: for each vector T numbers.
     """
-    if all(weight == 1.0 for weight in weights):
-        _plain_sum(out, gradients)
+    if not out:
         return
-    terms = [(g, weight) for g, weight in zip(gradients, weights, strict=True) if weight != 0.0]
-    if not terms:
+    device = out[0].device
+    chunks = cut([target.numel() for target in out], device)
+    size = max((chunk.stop - chunk.start for chunk in chunks), default=0)
+    most = max(len(vector) for vector in vectors)
+
+    def sums(run: Sequence[Chunk]) -> None:
+        scratch = torch.empty(most + 1, size, dtype=torch.float64, device=device)
+        for vector, start, stop in run:
+            parts = [
+                (gradient[start:stop], weight)
+                for gradient, weight in zip(vectors[vector], weights[vector], strict=True)
+                if gradient is not None
+            ]
+            _combine_chunk(out[vector][start:stop], parts, scratch)
+
+    for_each(chunks, device, sums)
+
+
+def _combine_chunk(out: Tensor, parts: Sequence[tuple[Tensor, float]], scratch: Tensor) -> None:
+    """`combine_all` of one chunk. `scratch`: float64, one row more than there are parts, at least as long as `out`."""
+    length = out.numel()
+    if parts and all(weight == 1.0 for _, weight in parts):
+        total = scratch[-1].view(out.dtype)[:length].copy_(parts[0][0])
+        for gradient, _ in parts[1:]:
+            total += gradient.to(out.device)
+        out.copy_(total)
+        return
+    parts = [(gradient, weight) for gradient, weight in parts if weight != 0.0]
+    if not parts:
         out.zero_()
         return
-    length = out.numel()
-    size = min(chunk_size(out.device), length)
-    vector = torch.tensor([weight for _, weight in terms], dtype=torch.float64, device=out.device)
-
-    def weighted_sum(starts: range) -> None:
-        scratch = torch.empty(len(terms), size, dtype=torch.float64, device=out.device)
-        total = torch.empty(size, dtype=torch.float64, device=out.device)
-        for start in starts:
-            target = out[start : start + size]
-            part = scratch[:, : target.numel()]
-            for row, (gradient, _) in zip(part, terms, strict=True):
-                row.copy_(gradient[start : start + size])
-            target.copy_(torch.mv(part.T, vector, out=total[: target.numel()]))
-
-    for_each_chunk(length, size, out.device, weighted_sum)
+    rows = scratch[: len(parts), :length]
+    for row, (gradient, _) in zip(rows, parts, strict=True):
+        row.copy_(gradient)
+    vector = torch.tensor([weight for _, weight in parts], dtype=torch.float64, device=out.device)
+    out.copy_(torch.mv(rows.T, vector, out=scratch[-1, :length]))
 
 
-def _plain_sum(out: Tensor, gradients: Sequence[Tensor]) -> None:
-    length = out.numel()
-    size = min(chunk_size(out.device), length)
-
-    def plain_sum(starts: range) -> None:
-        total = torch.empty(size, dtype=out.dtype, device=out.device)
-        for start in starts:
-            target = out[start : start + size]
-            part = total[: target.numel()].copy_(gradients[0][start : start + size])
-            for gradient in gradients[1:]:
-                part += gradient[start : start + size].to(out.device)
-            target.copy_(part)
-
-    for_each_chunk(length, size, out.device, plain_sum)
+def _length(vector: Sequence[Tensor | None]) -> int:
+    return next((gradient.numel() for gradient in vector if gradient is not None), 0)
