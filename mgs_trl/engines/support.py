@@ -1,5 +1,6 @@
 """What surgery cannot be exact with is refused by name, when the trainer is made and not in the middle of a run."""
 
+import os
 from typing import Any
 
 from accelerate.utils import DistributedType
@@ -33,6 +34,12 @@ def check_engine(accelerator: Any) -> None:
     kind = accelerator.distributed_type
     if kind not in _DISTRIBUTED:
         raise ValueError(f"the run is distributed by {kind.value}, which surgery does not support; {_USE}.")
+    if kind != DistributedType.FSDP and os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        # Accelerate takes FSDP for a matter of GPUs: on a CPU it would train with DDP and say nothing.
+        raise ValueError(
+            f"the run asks for FSDP, but accelerate would train it as {kind.value}, as it does without GPUs; "
+            "run it on GPUs, or ask for DDP or DeepSpeed."
+        )
     parallel = getattr(accelerator.state, "parallelism_config", None)
     for name in ("tp", "cp", "sp"):
         if parallel is not None and getattr(parallel, f"{name}_size", 1) > 1:

@@ -61,3 +61,11 @@ def test_refused(run, words):
 )
 def test_allowed(run):
     check_engine(accelerator(**run))
+
+
+@pytest.mark.parametrize("kind", [DistributedType.MULTI_CPU, DistributedType.NO])
+def test_fsdp_that_accelerate_silently_replaces_is_refused(monkeypatch, kind):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match=f"asks for FSDP.*{kind.value}"):
+        check_engine(accelerator(kind))
+    check_engine(accelerator(DistributedType.FSDP))
