@@ -51,7 +51,7 @@ class Cost:
             said += f", {self.share:.1%} of the {duration(self.training)} that a step takes without its rollouts"
         result = [said + ". What it takes to process each domain's rows by themselves is not in this figure."]
         if self.memory:
-            result.append(f"Copies of domain gradients take {self.places}, on each process about alike.")
+            result.append(f"Copies of domain gradients take {self.places}; every process holds about as much.")
         if self.measured:
             result.append("The update is unchanged: it is the one that the run would make without measuring.")
         return result

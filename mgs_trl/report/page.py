@@ -154,8 +154,11 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """`digits` decimals, with the sign."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:+.{digits}f}".replace("-", "−")
+    """`digits` decimals, with the sign of what is not zero by then."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 
 def percent(value: float | None) -> str:

@@ -84,8 +84,8 @@ def conflict_sentences(conflicts: Conflicts, table: dict[str, list[Verdict]]) ->
     found = [v for v in tested if v.word == "conflict"]
     chance = sum(chance_beyond(ERRORS, v.steps) for v in tested)
     sentences.append(
-        f"Of {len(tested)} module-and-pair means, {len(found)} lie more than {ERRORS:g} standard errors below zero "
-        f"({_names(found)}). If no pair conflicted anywhere, about {chance:.1f} would by chance: "
+        f"Of {len(tested)} module-and-pair means, {len(found) or 'none'} lie more than {ERRORS:g} standard errors "
+        f"below zero{_names(found)}. If no pair conflicted anywhere, about {chance:.1f} would by chance: "
         f"{_against_chance(len(found), chance)}"
     )
     agreeing = sum(v.word == "agreement" for v in tested)
@@ -124,10 +124,10 @@ def _whole_sentence(verdict: Verdict) -> str:
 
 def _names(found: list[Verdict]) -> str:
     if not found:
-        return "none"
+        return ""
     worst = sorted(found, key=lambda v: v.errors)
     names = "; ".join(f"{v.row} {v.pair} {_signed(v.errors, 1)}" for v in worst[:NAMED])
-    return names + (f"; {len(worst) - NAMED} more below" if len(worst) > NAMED else "")
+    return f" ({names}" + (f"; {len(worst) - NAMED} more below)" if len(worst) > NAMED else ")")
 
 
 def _against_chance(found: int, chance: float) -> str:
@@ -137,4 +137,5 @@ def _against_chance(found: int, chance: float) -> str:
 
 
 def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"

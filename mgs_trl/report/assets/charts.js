@@ -185,7 +185,7 @@ class LineChart {
       const x = Math.max(left, this.x(before));
       if (x >= right) continue;
       svgElement("path", { d: `M${x},${top}V${bottom}`, class: "stage" }, this.svg);
-      svgElement("text", { x: x + 3, y: top + 10 }, this.svg).textContent = name;
+      svgElement("text", { x: x + 3, y: top + 10, class: "stage" }, this.svg).textContent = name;
     }
   }
 

@@ -11,7 +11,7 @@ from mgs_trl.report.page import render
 from mgs_trl.report.read import RunFiles
 
 from .chromium import CHROMIUM, chromium_page
-from .logs import DOMAINS, conflict_lines, gramians, metric_lines, module_names, write_run
+from .logs import DOMAINS, conflict_lines, gramians, metric_lines, module_names, write_lines, write_run
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is absent: apt-get install chromium")
 
@@ -132,6 +132,22 @@ def test_pointing_shows_logged_values(page, two_runs):
     assert f"chat: {last:.4g}" in tip
     tip = point(page, ".heat", "canvas.map", 2, 2)
     assert "model.embed_tokens (embedding)" in tip and "step 60" in tip and "cosine" in tip
+    assert page.errors == []
+
+
+def test_stages_of_a_sequence_are_marked(page, tmp_path):
+    lines = metric_lines(20, ["chat", "math"])
+    write_lines(tmp_path / "metrics.jsonl", [{**x, "stage": "1_math" if x["step"] <= 8 else "2_chat"} for x in lines])
+    write_report([tmp_path], tmp_path / "report.html")
+    page.emulate(1366, 900)
+    page.open(tmp_path / "report.html")
+    show_everything(page)
+    chart = "document.querySelector('figure.chart svg.plot')"
+    assert page.run(f"[...{chart}.querySelectorAll('text.stage')].map(t => t.textContent)") == ["1_math", "2_chat"]
+    first, second = page.run(f"[...{chart}.querySelectorAll('path.stage')].map(p => p.getBoundingClientRect().x)")
+    box = f"(b => [b.left, b.right])({chart}.getBoundingClientRect())"
+    left, right = page.run(box)
+    assert left < first < second < right and (second - first) / (right - left) == pytest.approx(8 / 20, abs=0.1)
     assert page.errors == []
 
 
