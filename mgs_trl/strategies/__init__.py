@@ -3,6 +3,7 @@
 from mgs_trl.strategies.fields import (
     OPTIONS,
     STRATEGIES,
+    Options,
     Strategy,
     mean_weights,
     strategy_fields,
@@ -10,4 +11,13 @@ from mgs_trl.strategies.fields import (
     trained_domains,
 )
 
-__all__ = ["OPTIONS", "STRATEGIES", "Strategy", "mean_weights", "strategy_fields", "strategy_of", "trained_domains"]
+__all__ = [
+    "OPTIONS",
+    "STRATEGIES",
+    "Options",
+    "Strategy",
+    "mean_weights",
+    "strategy_fields",
+    "strategy_of",
+    "trained_domains",
+]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mgs_trl.recipe import Recipe, StudySpec, find_recipe, load_recipe, recipe_yaml
+from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, recipe_yaml
+from mgs_trl.strategies import OPTIONS, STRATEGIES, Options
 from mgs_trl.study.job import RECIPE
 from mgs_trl.study.plan import RESULT, Run, plan_runs
 from mgs_trl.study.results import Results, missing, read_result
@@ -71,23 +72,27 @@ def load_study(recipe: str, overrides: Sequence[str]) -> tuple[Recipe, list[str]
         else:
             kept.append(text)
     loaded = load_recipe(recipe, [*kept, *own])
-    if loaded.study is None:
-        raise ValueError(f"recipe {recipe!r} has no key study, but a study needs one.")
     if selected is not None:
-        loaded.study = select(loaded.study, selected)
+        loaded.study = select(loaded.study or StudySpec(), selected)
+    elif loaded.study is None:
+        raise ValueError(f"recipe {recipe!r} has no key study; give it one, or say strategies=[mixed,mgs,...].")
     return loaded, kept
 
 
 def select(study: StudySpec, names: Sequence[str]) -> StudySpec:
-    """The study with some of its strategies only.
+    """The study with these strategies only: its own, and those that are known by name and need no options.
 
     Raises:
-        ValueError: a name that the study does not have.
+        ValueError: a name that is neither.
     """
+    plain = {name: [f"strategy={name}"] for name in STRATEGIES if not OPTIONS.get(name, Options()).one_of}
+    known = {**plain, **study.strategies}
     for name in names:
-        if name not in study.strategies:
-            raise ValueError(f"strategies has {name!r}, but the study has {', '.join(study.strategies)}.")
-    study.strategies = {name: study.strategies[name] for name in names}
+        if name not in known:
+            raise ValueError(
+                f"strategies has {name!r}, but it must be of {', '.join(known)}." + did_you_mean(name, known)
+            )
+    study.strategies = {name: known[name] for name in names}
     study.only = {name: regimes for name, regimes in study.only.items() if name in names}
     study.contrasts = [pair for pair in study.contrasts if set(pair) <= set(names)]
     study.sequences = [sequence for sequence in study.sequences if set(sequence.values()) <= set(names)]

@@ -26,9 +26,7 @@ def execute(run: Run) -> None:
     if run.training:
         train_strategy(load_recipe(file, run.training), train)
     trained = time.perf_counter()
-    recipe = load_recipe(file, run.evaluation)
-    assert recipe.study is not None
-    scores = evaluate(recipe, recipe.study.evaluations)
+    scores = evaluate(load_recipe(file, run.evaluation), run.evaluations)
     result = {
         "regime": run.regime,
         "strategy": run.strategy,

@@ -25,6 +25,7 @@ class Run:
         evaluation: overrides of the recipe on whose held-out data the policy is evaluated.
         needs: runs that must be finished before.
         settings: hash of what it was asked to do, for telling a finished run from one of another study.
+        evaluations: of the policy that comes of it.
     """
 
     regime: str
@@ -36,6 +37,7 @@ class Run:
     evaluation: tuple[str, ...]
     needs: tuple[str, ...]
     settings: str
+    evaluations: int = 1
 
     @property
     def name(self) -> str:
@@ -96,9 +98,18 @@ def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, 
         evaluation.append(f"model.name_or_path={directory}")
     asked = json.dumps([common, study.evaluations, training, evaluation]).replace(str(root), "")
     settings = hashlib.sha256(asked.encode()).hexdigest()[:16]
-    start = seed % len(study.checkpoints)
-    needed = tuple(dict.fromkeys(needs))
-    return Run(regime, strategy, seed, start, directory, tuple(training), tuple(evaluation), needed, settings)
+    return Run(
+        regime,
+        strategy,
+        seed,
+        checkpoint=seed % len(study.checkpoints),
+        directory=directory,
+        training=tuple(training),
+        evaluation=tuple(evaluation),
+        needs=tuple(dict.fromkeys(needs)),
+        settings=settings,
+        evaluations=study.evaluations,
+    )
 
 
 def _without_study(recipe: Recipe) -> str:

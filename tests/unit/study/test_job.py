@@ -6,8 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mgs_trl.recipe import load_recipe
 from mgs_trl.study.job import RECIPE, execute
@@ -40,6 +43,8 @@ study:
     mgs: [strategy=mgs]
     fixed: ["strategy={{fixed_weights: {{from: <mgs>}}}}"]
     second: [model.name_or_path=<mixed>, "strategy={{single: {{domain: chat}}}}"]
+    sequence: ["strategy={{sequential: {{order: [chat, math]}}}}"]
+    merged: ["strategy={{merge: {{experts: {{chat: <second>, math: <mixed>}}}}}}"]
 """
 
 
@@ -84,6 +89,25 @@ def test_runs_train_evaluate_and_build_on_one_another(study, tmp_path):
     assert not (runs["mixed"].directory / "left_behind").exists()
 
 
+@pytest.mark.parametrize("adapter", [[], ["peft={r: 2, target_modules: [q_proj], init_lora_weights: gaussian}"]])
+def test_strategies_of_several_runs_leave_one_whole_policy(study, tmp_path, adapter):
+    """Also with adapters: what is evaluated, merged or trained further is a policy with its adapter merged into it."""
+    overrides = [*adapter, "study.evaluations=2"]
+    runs = {run.strategy: run for run in plan_runs(load_recipe(study, overrides), overrides[:-1], tmp_path / "out")}
+    for name in ("mixed", "second", "sequence", "merged"):
+        execute(runs[name])
+    weights = {name: load_file(runs[name].directory / "model.safetensors") for name in runs if runs[name].finished}
+    name = "model.layers.0.self_attn.q_proj.weight"
+    mean = (weights["second"][name].double() + weights["mixed"][name].double()) / 2
+    assert torch.allclose(weights["merged"][name].double(), mean, rtol=1e-6, atol=1e-9)
+    last = load_file(runs["sequence"].directory / "2_math" / "model.safetensors")
+    assert torch.equal(weights["sequence"][name], last[name])
+    base = load_file(Path(load_recipe(study).model.name_or_path) / "model.safetensors")
+    assert not any(torch.equal(base[name], trained[name]) for trained in weights.values())
+    lines = [json.loads(line) for line in (runs["merged"].directory / "evaluation/metrics.jsonl").open()]
+    assert sum("eval_domain/math/reward" in line for line in lines) == 2
+
+
 @pytest.mark.slow
 def test_the_command_goes_on_after_an_interruption(study, tmp_path):
     command = [sys.executable, "-m", "mgs_trl.study", str(study), "workers=2", f"trainer.output_dir={tmp_path / 'out'}"]
@@ -102,7 +126,7 @@ def test_the_command_goes_on_after_an_interruption(study, tmp_path):
     assert second.returncode == 0, second.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == written
     assert {path.parent.parent.name for path in tmp_path.glob(f"out/runs/*/*/*/{RESULT}")} == {
-        *("base", "mixed", "mgs", "fixed", "second")
+        *("base", "mixed", "mgs", "fixed", "second", "sequence", "merged")
     }
     table = (tmp_path / "out" / "study.md").read_text()
-    assert "5 of 5 runs" in table and "Runs without a result" not in table
+    assert "7 of 7 runs" in table and "Runs without a result" not in table

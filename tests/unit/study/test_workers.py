@@ -112,6 +112,21 @@ def test_a_failed_run_is_named_and_the_others_are_compared(tmp_path, trace, caps
     assert sorted(again) == ["default/mgs/seed0", "default/raises/seed0", "default/raises/seed1"]
 
 
+def test_any_recipe_can_be_studied_by_naming_strategies(tmp_path, trace, capsys):
+    recipe, out = tmp_path / "plain.yaml", f"trainer.output_dir={tmp_path / 'out'}"
+    recipe.write_text(RECIPE.split("study:")[0])
+    assert main([str(recipe), out]) == 2
+    assert "strategies=[" in capsys.readouterr().err
+    assert main([str(recipe), out, "strategies=[mixed,balanced]", "seeds=2", "workers=1"]) == 0
+    assert sorted(name for name, _, _ in calls(trace)) == [
+        "base/base/seed0",
+        *(f"default/{name}/seed{seed}" for name in ("balanced", "mixed") for seed in (0, 1)),
+    ]
+    assert main([str(recipe), out, "strategies=[mixed,balancd]"]) == 2
+    assert "Did you mean 'balanced'?" in capsys.readouterr().err
+    assert main([str(recipe), out, "strategies=[single]"]) == 2  # of which domain?
+
+
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, trace, capsys):
     recipe, out = write_recipe(tmp_path, "other: []"), f"trainer.output_dir={tmp_path / 'out'}"
     assert main([recipe, out, "seeds=1", "strategies=[mixed]", "workers=1"]) == 0
