@@ -66,6 +66,13 @@ def test_allowed(run):
 @pytest.mark.parametrize("kind", [DistributedType.MULTI_CPU, DistributedType.NO])
 def test_fsdp_that_accelerate_silently_replaces_is_refused(monkeypatch, kind):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ValueError, match=f"asks for FSDP.*{kind.value}"):
+    with pytest.raises(ValueError, match=rf"asks for FSDP.*{kind.value}"):
         check_engine(accelerator(kind))
     check_engine(accelerator(DistributedType.FSDP))
+
+
+def test_processes_that_would_each_train_for_themselves_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"^2 processes were launched.*use_cpu"):
+        check_engine(accelerator(DistributedType.NO))
+    check_engine(accelerator(DistributedType.MULTI_CPU))
