@@ -6,6 +6,7 @@ FEWER_ENGINES = ("ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offlo
 MAIN_ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
 COUNTED = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")
+RESUMED_TOO = ("ddp", "zero1", "zero2", "zero1_bf16", "zero2_offload", "zero3_offload")
 LOSSES = ("dapo", "grpo", "dr_grpo")
 
 #: A domain is one block on each of two ranks, so ranks may walk the domains in any order.
@@ -74,8 +75,8 @@ MORE = cases(
     ("three", ("zero1_offload",)),
     ("two", ("ddp", "zero2")),
     ("other", ("ddp", "zero2")),
-    ("saved", ("ddp", "zero2")),
-    ("resumed", ("ddp", "zero2")),
+    ("saved", RESUMED_TOO),
+    ("resumed", RESUMED_TOO),
 )
 THREE = cases(
     ("three", ("ddp", "zero2", "zero3", "fsdp2")), ("two", ("ddp", "zero2", "zero3", "fsdp2")), ("moved", MAIN_ENGINES)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.distributed.cases import RESUMED_TOO
 from tests.support.reference import relative_error
 
 
@@ -35,7 +36,7 @@ def test_resumed_run_continues_as_if_uninterrupted(two, engine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+@pytest.mark.parametrize("engine", RESUMED_TOO)
 def test_resumed_run_continues_on_other_engines(more, engine):
     assert_continues(more[f"saved-{engine}"], more[f"resumed-{engine}"])
 
