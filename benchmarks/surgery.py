@@ -13,7 +13,8 @@ import time
 
 import torch
 
-from mgs_trl.surgery import Surgeon, SurgeryRule, add_gramian, combine, partition
+from mgs_trl.surgery import Surgeon, SurgeryRule, partition
+from mgs_trl.surgery.gramian import add_gramians, combine_all
 
 
 def shapes(millions: int) -> dict[str, tuple[int, ...]]:
@@ -44,14 +45,11 @@ def shapes(millions: int) -> dict[str, tuple[int, ...]]:
 def surgery(gradients: list[dict[str, torch.Tensor]], surgeon: Surgeon, modules, device: torch.device) -> None:
     domains = len(gradients)
     gramian = torch.zeros(len(modules), domains, domains, dtype=torch.float64, device=device)
-    for out, module in zip(gramian, modules, strict=True):
-        for name in module.parameters:
-            add_gramian(out, [g[name].view(-1) for g in gradients])
-    report = surgeon.decide(gramian, step=1)
-    for weights, module in zip(report.weights.tolist(), modules, strict=True):
-        for name in module.parameters:
-            rows = [g[name].view(-1) for g in gradients]
-            combine(rows[-1], rows, weights)
+    module_of = [index for index, module in enumerate(modules) for _ in module.parameters]
+    vectors = [[g[name].view(-1) for g in gradients] for module in modules for name in module.parameters]
+    add_gramians(gramian, vectors, module_of)
+    weights = surgeon.decide(gramian, step=1).weights.tolist()
+    combine_all([vector[-1] for vector in vectors], vectors, [weights[index] for index in module_of])
 
 
 def per_tensor_loop(gradients: list[dict[str, torch.Tensor]]) -> None:
