@@ -42,8 +42,8 @@ def check_engine(accelerator: Any) -> None:
         )
     if kind == DistributedType.NO and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            f"{os.environ['WORLD_SIZE']} processes were launched, but accelerate would train each for itself, as it does "
-            "without GPUs; set use_cpu: true for DDP on CPUs."
+            f"{os.environ['WORLD_SIZE']} processes were launched, but accelerate would train each for itself, as it "
+            "does without GPUs; set use_cpu: true for DDP on CPUs."
         )
     parallel = getattr(accelerator.state, "parallelism_config", None)
     for name in ("tp", "cp", "sp"):
