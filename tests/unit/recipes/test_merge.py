@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -336,15 +337,21 @@ def test_an_interrupted_merge_does_not_look_finished(places, experts, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("safetensors.torch.save_file", fail)
+        patch.setattr("safetensors.torch.save_file", fail)  # PEFT, imported above, would keep it otherwise
         with pytest.raises(KeyboardInterrupt):
             merge_experts(places["base"], experts, tmp_path / "out")
     assert calls and not list((tmp_path / "out").iterdir())
 
-    # While it is put into place: whatever is there last is config.json.
-    renamed = []
-    rename = Path.rename
-    monkeypatch.setattr(Path, "rename", lambda path, target: (renamed.append(path.name), rename(path, target))[1])
+    # While it is put into the place of another: there is no config.json until all else is there.
+    shutil.copytree(places["base"], tmp_path / "out", dirs_exist_ok=True)
+    rename, renamed = Path.rename, []
+
+    def watched(path: Path, target: Path):
+        assert not (tmp_path / "out" / "config.json").exists()
+        renamed.append(path.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
     merge_experts(places["base"], experts, tmp_path / "out")
     assert renamed[-1] == "config.json" and "model.safetensors" in renamed
 
@@ -366,8 +373,6 @@ def test_tensors_that_are_no_floating_point_are_copied(places, tmp_path):
 
 
 def save_adapter(base: str, directory: Path, seed: int, tie: bool = False, **options) -> str:
-    from peft import LoraConfig, get_peft_model
-
     torch.manual_seed(seed)
     settings = {"r": 3, "lora_alpha": 5, "target_modules": ["q_proj", "down_proj"], **options}
     model = get_peft_model(LlamaForCausalLM.from_pretrained(base), LoraConfig(**settings))
@@ -446,10 +451,22 @@ def test_adapters_merge_as_the_whole_policies_that_they_stand_for(places, adapte
         torch.testing.assert_close(found[name], wanted[name], rtol=1e-5, atol=1e-6)
 
 
+def test_small_adapters_are_not_rounded_to_the_dtype_of_the_base(places, tmp_path):
+    LlamaForCausalLM.from_pretrained(places["base"], dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
+    small = {}
+    for seed, domain in enumerate(("math", "chat")):
+        small[domain] = save_adapter(str(tmp_path / "base"), tmp_path / domain, seed)
+        file = tmp_path / domain / "adapter_model.safetensors"
+        tensors = {name: value * (1e-3 if ".lora_B." in name else 1) for name, value in load_file(file).items()}
+        save_file(tensors, file, {"format": "pt"})
+    merge_experts(str(tmp_path / "base"), small, tmp_path / "out", "task_arithmetic", {"math": 1000, "chat": 1000})
+    wanted = by_hand(str(tmp_path / "base"), small, {"math": 1000, "chat": 1000})
+    for name, tensor in tensors_of(tmp_path / "out").items():
+        torch.testing.assert_close(tensor.double(), wanted[name], rtol=2**-8, atol=1e-4)
+
+
 def test_one_adapter_of_any_kind_becomes_a_whole_policy(places, tmp_path):
     """DoRA and a module trained in full, against PEFT's own model; bfloat16 and the tokenizer are the base's."""
-    from peft import PeftModel
-
     base = LlamaForCausalLM.from_pretrained(places["base"], dtype=torch.bfloat16)
     base.save_pretrained(tmp_path / "base")
     (tmp_path / "base" / "tokenizer_config.json").write_text("{}")
