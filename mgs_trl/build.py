@@ -75,6 +75,15 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     )
 
 
+def release(trainer: "MGSTrainer") -> None:
+    """Before another trainer is made in this process: give back this one's vLLM engine. It can generate no more."""
+    from mgs_trl.rollouts.release import release_engine
+
+    llm = getattr(getattr(trainer, "vllm_generation", None), "llm", None)
+    if llm is not None:
+        release_engine(llm)
+
+
 def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
     """Prompts per optimizer step of each domain.
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from mgs_trl.build import build_trainer
+from mgs_trl.build import build_trainer, release
 from mgs_trl.interrupt import StopOnSignal
 from mgs_trl.metrics_log import describe_launch
 from mgs_trl.progress import ProgressLine
@@ -87,6 +87,7 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
     if heldout:
         trainer.evaluate()
     trainer.save_model()
+    release(trainer)
     return 0
 
 

@@ -10,6 +10,9 @@ from typing import Any, Protocol
 import torch
 from accelerate import PartialState
 
+# Before any run: a library keeps the traceback of an optional import that failed, hence the frames of whoever came to
+# import it first, and with them the trainer of that run.
+import mgs_trl.trainer  # noqa: F401
 from mgs_trl.adapter import fold_adapter, holds_adapter
 from mgs_trl.agreement import from_main_process
 from mgs_trl.arguments import build_config

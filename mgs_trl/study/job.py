@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from mgs_trl.adapter import fold_adapter, holds_adapter
-from mgs_trl.build import build_trainer
+from mgs_trl.build import build_trainer, release
 from mgs_trl.recipe import Recipe, load_recipe, output_of, recipe_yaml
 from mgs_trl.staged import train_strategy
 from mgs_trl.study.plan import RESULT, Run
@@ -48,6 +48,7 @@ def train(recipe: Recipe, first: bool = True) -> int:
     output = output_of(recipe)
     (output / "recipe.yaml").write_text(recipe_yaml(recipe))
     trainer.save_model()
+    release(trainer)
     if holds_adapter(output):
         fold_adapter(output, recipe.model.name_or_path, recipe.model.revision)
     return 0
@@ -65,6 +66,7 @@ def evaluate(recipe: Recipe, times: int) -> dict[str, float]:
     trainer = build_trainer(recipe)  # seeds everything: the same prompts and the same noise for every strategy
     for _ in range(times):
         trainer.evaluate()
+    release(trainer)
     history: list[dict[str, Any]] = trainer.state.log_history
     found: dict[str, list[float]] = {}
     for entry in history:
