@@ -40,10 +40,11 @@ def check_engine(accelerator: Any) -> None:
             f"the run asks for FSDP, but accelerate would train it as {kind.value}, as it does without GPUs; "
             "run it on GPUs, or ask for DDP or DeepSpeed."
         )
-    if kind == DistributedType.NO and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > accelerator.num_processes:
         raise ValueError(
-            f"{os.environ['WORLD_SIZE']} processes were launched, but accelerate would train each for itself, as it "
-            "does without GPUs; set use_cpu: true for DDP on CPUs."
+            f"{launched} processes were launched, but accelerate would train each for itself, as it does without GPUs; "
+            "for DDP set use_cpu: true, for DeepSpeed use `accelerate launch --config_file` and ddp_backend: gloo."
         )
     parallel = getattr(accelerator.state, "parallelism_config", None)
     for name in ("tp", "cp", "sp"):

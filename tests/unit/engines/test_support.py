@@ -8,13 +8,15 @@ from accelerate.utils import DistributedType
 from mgs_trl.engines.support import check_engine
 
 
-def accelerator(kind=DistributedType.DEEPSPEED, config=None, fsdp_version=2, mixed_precision="no", parallelism=None):
+def accelerator(
+    kind=DistributedType.DEEPSPEED, config=None, fsdp_version=2, mixed_precision="no", parallelism=None, ranks=1
+):
     state = SimpleNamespace(
         deepspeed_plugin=SimpleNamespace(deepspeed_config=config or {}),
         fsdp_plugin=SimpleNamespace(fsdp_version=fsdp_version),
         parallelism_config=parallelism,
     )
-    return SimpleNamespace(distributed_type=kind, state=state, mixed_precision=mixed_precision)
+    return SimpleNamespace(distributed_type=kind, state=state, mixed_precision=mixed_precision, num_processes=ranks)
 
 
 def zero(**options):
@@ -71,8 +73,9 @@ def test_fsdp_that_accelerate_silently_replaces_is_refused(monkeypatch, kind):
     check_engine(accelerator(DistributedType.FSDP))
 
 
-def test_processes_that_would_each_train_for_themselves_are_refused(monkeypatch):
+@pytest.mark.parametrize("run", [{"kind": DistributedType.NO}, {"config": zero()}])
+def test_processes_that_would_each_train_for_themselves_are_refused(monkeypatch, run):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"^2 processes were launched.*use_cpu"):
-        check_engine(accelerator(DistributedType.NO))
-    check_engine(accelerator(DistributedType.MULTI_CPU))
+        check_engine(accelerator(**run))
+    check_engine(accelerator(**run, ranks=2))
