@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import PartialState
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 # Before any run: a library keeps the traceback of an optional import that failed, hence the frames of whoever came to
 # import it first, and with them the trainer of that run.
@@ -129,6 +130,7 @@ def _policy_in(directory: Path, model: ModelSpec) -> ModelSpec:
 
 def _free_memory() -> None:
     """What the run before held, its vLLM included, goes before the next one needs the room."""
+    unset_hf_deepspeed_config()  # else transformers would load models in pieces on all ranks, between stages too
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
