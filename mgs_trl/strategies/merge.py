@@ -28,6 +28,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgs_trl.recipe import did_you_mean
+from mgs_trl.strategies.saved_policy import (
+    CONFIG,
+    TOKENIZER,
+    SavedPolicy,
+    copy_files,
+    deliver,
+    directory_of,
+    tied_tensors,
+    write_tensors,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +47,7 @@ METHODS = ("linear", "task_arithmetic", "ties", "dare_linear", "dare_ties")
 DENSITY = {"ties": 0.2, "dare_linear": 0.5, "dare_ties": 0.5}
 SHARD_BYTES = 5 * 10**9  # a shard is in memory until it is written
 
-_WEIGHTS, _INDEX, _ADAPTER = "model.safetensors", "model.safetensors.index.json", "adapter_config.json"
-_CONFIG = ("config.json", "generation_config.json")
-_TOKENIZER = (
-    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "spiece.model",
-    "sentencepiece*", "chat_template*", "additional_chat_templates*", "*processor_config.json",
-)  # fmt: skip
+_ADAPTER = "adapter_config.json"
 
 
 def check_merge(
@@ -141,8 +146,8 @@ def merge_experts(
     adapters = _are_adapters(experts)
     if out.resolve() in [folder.resolve() for folder in (*folders, Path(base))]:
         raise ValueError(f"the merged policy is to be saved in {str(out)!r}, which is the directory of one it reads.")
-    origin = _directory_of(base, revision) if adapters or method != "linear" else None
-    start = None if origin is None else _Policy(origin)
+    origin = directory_of(base, revision) if adapters or method != "linear" else None
+    start = None if origin is None else SavedPolicy(origin)
     work = out / ".merging"
     whole = [work / str(number) for number in range(len(folders))] if adapters else folders
     done = work / "merged"
@@ -153,16 +158,16 @@ def merge_experts(
             with torch.random.fork_rng(devices=[]):  # PEFT initializes an adapter before it loads it
                 for folder, target in zip(folders, whole, strict=True):
                     _fold(str(origin), folder, target)
-        policies = [_Policy(folder) for folder in whole]
+        policies = [SavedPolicy(folder) for folder in whole]
         like = start if adapters and start else policies[0]
-        names = _common_names(policies, start, _tied(whole[0]))
+        names = _common_names(policies, start, tied_tensors(whole[0]))
         merge = _merge_of(method, weights, density, seed, list(experts))
         sizes = {name: like.read(name).nbytes for name in names}
-        _write(sizes, lambda name: _merged(name, policies, start, like, merge), done, shard_bytes)
-        _copy(whole[0], done, _CONFIG)
+        write_tensors(sizes, lambda name: _merged(name, policies, start, like, merge), done, shard_bytes)
+        copy_files(whole[0], done, CONFIG)
         bare = adapters and not any(folders[0].glob("tokenizer*"))
-        _copy(origin if origin and bare else folders[0], done, _TOKENIZER)
-        _deliver(done, out)
+        copy_files(origin if origin and bare else folders[0], done, TOKENIZER)
+        deliver(done, out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -222,45 +227,12 @@ def merge_tensors(
         return base + merge(vectors, torch.ones(len(vectors)), density)
 
 
-class _Policy:
-    """Tensors of a saved policy by name, each read from its file when it is asked for."""
-
-    def __init__(self, directory: Path):
-        from safetensors import SafetensorError, safe_open
-
-        self.place = str(directory)
-        files = [_WEIGHTS]
-        if not (directory / _WEIGHTS).is_file():
-            if not (directory / _INDEX).is_file():
-                raise ValueError(f"{self.place!r} holds neither {_WEIGHTS} nor {_INDEX}, so there is nothing to merge.")
-            files = sorted(set(json.loads((directory / _INDEX).read_text())["weight_map"].values()))
-        self._files: dict[str, Any] = {}
-        for file in files:
-            try:
-                opened = safe_open(directory / file, framework="pt")
-            except (OSError, SafetensorError) as error:
-                raise ValueError(f"{self.place!r} has weights in {file}, which cannot be read: {error}.") from error
-            self._files.update(dict.fromkeys(opened.keys(), opened))
-
-    def names(self, tied: Mapping[str, str]) -> list[str]:
-        """All but the tied tensors whose source is there too; a policy may be saved with or without them."""
-        import torch
-
-        for name, source in tied.items():
-            both = name in self._files and source in self._files
-            if both and not torch.equal(self.read(name), self.read(source)):
-                raise ValueError(f"{self.place!r} has a {name} unlike {source}, but its configuration ties them.")
-        return [name for name in self._files if tied.get(name) not in self._files]
-
-    def shape(self, name: str) -> list[int]:
-        return self._files[name].get_slice(name).get_shape()
-
-    def read(self, name: str) -> "torch.Tensor":
-        return self._files[name].get_tensor(name)
-
-
 def _merged(
-    name: str, policies: Sequence[_Policy], start: _Policy | None, like: _Policy, merge: Callable[..., "torch.Tensor"]
+    name: str,
+    policies: Sequence[SavedPolicy],
+    start: SavedPolicy | None,
+    like: SavedPolicy,
+    merge: Callable[..., "torch.Tensor"],
 ) -> "torch.Tensor":
     """The merged tensor of a name, in the dtype that it has in `like`."""
     tensors = [policy.read(name) for policy in policies]
@@ -278,7 +250,7 @@ def _merged(
     return merged
 
 
-def _common_names(policies: Sequence[_Policy], start: _Policy | None, tied: Mapping[str, str]) -> list[str]:
+def _common_names(policies: Sequence[SavedPolicy], start: SavedPolicy | None, tied: Mapping[str, str]) -> list[str]:
     """Names of the experts' tensors, which are the same for all, and of the same shapes as in the base."""
     first, names = policies[0], policies[0].names(tied)
     for policy in (*policies[1:], *([start] if start else [])):
@@ -296,19 +268,6 @@ def _common_names(policies: Sequence[_Policy], start: _Policy | None, tied: Mapp
                     f"{name} is of shape {shapes[0]} in {first.place!r}, but {shapes[1]} in {policy.place!r}."
                 )
     return names
-
-
-def _tied(directory: Path) -> dict[str, str]:
-    """Tensors that the policy's configuration ties to another, by name."""
-    import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
-
-    config: Any = AutoConfig.from_pretrained(directory) if (directory / _CONFIG[0]).is_file() else None
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise ValueError(f"{str(directory)!r} holds no {_CONFIG[0]} of a causal language model, so it is no policy.")
-    model: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    with torch.device("meta"):  # not `from_config`, which under ZeRO-3 would wait for other ranks
-        return dict(model(config).all_tied_weights_keys)
 
 
 def _fold(base: str, adapter: Path, target: Path) -> None:
@@ -330,7 +289,7 @@ def _fold(base: str, adapter: Path, target: Path) -> None:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"the adapter {str(adapter)!r} cannot be merged into {base!r}: {reason}.") from error
     whole.save_pretrained(target)
-    config = target / _CONFIG[0]
+    config = target / CONFIG[0]
     fields = {**json.loads(config.read_text()), "dtype": str(dtype).removeprefix("torch.")}
     config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
 
@@ -347,50 +306,3 @@ def _are_adapters(experts: Mapping[str, str]) -> bool:
             "all must be of one form."
         )
     return bool(adapters)
-
-
-def _directory_of(base: str, revision: str | None) -> Path:
-    """Where the base's files are, after a download if need be."""
-    from huggingface_hub import snapshot_download
-
-    if Path(base).is_dir():
-        return Path(base)
-    wanted = ["model*.safetensors", _INDEX, *_CONFIG, *_TOKENIZER]
-    try:
-        return Path(snapshot_download(base, revision=revision, allow_patterns=wanted))
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"the base {base!r} is neither a directory nor a model that can be had: {reason}.") from error
-
-
-def _write(sizes: Mapping[str, int], tensor: Callable[[str], "torch.Tensor"], folder: Path, shard_bytes: int) -> None:
-    """Write tensors, made when their file is written, with transformers' names and index; `sizes` are in bytes."""
-    from huggingface_hub import split_state_dict_into_shards_factory
-    from safetensors.torch import save_file
-
-    plan = split_state_dict_into_shards_factory(
-        dict(sizes), get_storage_size=int, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_bytes
-    )
-    for file, names in plan.filename_to_tensors.items():
-        save_file({name: tensor(name) for name in names}, folder / file, metadata={"format": "pt"})
-    if plan.is_sharded:
-        index = {"metadata": plan.metadata, "weight_map": plan.tensor_to_filename}
-        (folder / _INDEX).write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _copy(source: Path, target: Path, patterns: Iterable[str]) -> None:
-    for path in (path for pattern in patterns for path in source.glob(pattern)):
-        if path.is_dir():
-            shutil.copytree(path, target / path.name)
-        else:
-            shutil.copy2(path, target)
-
-
-def _deliver(done: Path, out: Path) -> None:
-    """Move a whole policy to `out` in an order in which no part of it, and no mixture with an older one, loads."""
-    (out / _CONFIG[0]).unlink(missing_ok=True)
-    for old in out.glob("model*.safetensors*"):
-        old.unlink()
-    for path in sorted(done.iterdir(), key=lambda path: path.name == _CONFIG[0]):
-        shutil.rmtree(out / path.name, ignore_errors=True)  # a directory of chat templates, which rename cannot replace
-        path.rename(out / path.name)
