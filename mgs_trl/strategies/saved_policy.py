@@ -99,6 +99,7 @@ def write_tensors(
 
 
 def copy_files(source: Path, target: Path, patterns: Iterable[str]) -> None:
+    """Copy the files and directories of `source` that match one of the glob `patterns`."""
     for path in (path for pattern in patterns for path in source.glob(pattern)):
         if path.is_dir():
             shutil.copytree(path, target / path.name)
