@@ -51,7 +51,7 @@ def train_strategy(recipe: Recipe, train: Train, resume: bool = False) -> int:
     if name not in STAGED:
         return train(recipe, True)
     stages, output = stages_of(recipe), output_of(recipe)
-    build_config(recipe)  # for its checks, and because it connects the ranks
+    seed = build_config(recipe).seed  # also for its checks, and because it connects the ranks
     done = _on_main_process(lambda: _prepare(recipe, stages, output, resume))
     start = recipe.model
     for number, stage in enumerate(stages):
@@ -67,17 +67,11 @@ def train_strategy(recipe: Recipe, train: Train, resume: bool = False) -> int:
         _on_main_process(lambda: _copy_policy(stages[-1].output, output))
         return 0
     experts = given_experts(recipe) or {d: str(s.output) for d, s in zip(recipe.domains, stages, strict=True)}
-    base, seed = recipe.model, int(recipe.trainer.get("seed", 42))
+    base, how = recipe.model, {name: value for name, value in options.items() if name != "experts"}
     _on_main_process(
-        lambda: merge_experts(base.name_or_path, experts, output, **options_of_merge(options), seed=seed,
-                              revision=base.revision)
-    )  # fmt: skip
+        lambda: merge_experts(base.name_or_path, experts, output, seed=seed, revision=base.revision, **how)
+    )
     return 0
-
-
-def options_of_merge(options: dict[str, Any]) -> dict[str, Any]:
-    """Those that `merge_experts` takes."""
-    return {name: value for name, value in options.items() if name != "experts"}
 
 
 def _prepare(recipe: Recipe, stages: Sequence[Stage], output: Path, resume: bool) -> list[str]:
