@@ -47,6 +47,15 @@ def build_tiny_policy(directory: Path, **overrides) -> Path:
     return directory
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """What TRL sets for a colocated engine (RANK, WORLD_SIZE, MASTER_PORT, ...) is not the next file's to inherit."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_policy(tmp_path_factory) -> str:
     return str(build_tiny_policy(tmp_path_factory.mktemp("tiny-policy")))

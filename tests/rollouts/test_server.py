@@ -236,7 +236,8 @@ def test_server_lost_for_good_stops_every_rank_with_a_checkpoint(policy, server,
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     arguments = [policy, server.url, str(server.process.pid), str(tmp_path)]
-    subprocess.run([*command, *arguments], env=environment, timeout=200, check=True, capture_output=True)
+    ran = subprocess.run([*command, *arguments], env=environment, timeout=200, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
     outcomes = [torch.load(tmp_path / f"rank_{rank}.pt") for rank in range(2)]
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-2", dtype=torch.float32).state_dict()
     for outcome in outcomes:

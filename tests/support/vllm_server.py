@@ -53,12 +53,13 @@ class VLLMServer:
         return self
 
     def wait(self, seconds: float = 300) -> "VLLMServer":
-        """Until it answers."""
+        """Until it answers, also to what it gathers when first asked: the environment, with pip, for seconds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             assert self.process is not None and self.process.poll() is None, self.log.read_text()[-3000:]
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(self.url + "/health", timeout=2).status_code == 200:
+                    httpx.get(self.url + "/server_info", timeout=seconds).raise_for_status()
                     return self
             time.sleep(0.3)
         raise TimeoutError(self.log.read_text()[-3000:])
