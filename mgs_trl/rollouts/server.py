@@ -30,7 +30,10 @@ class Server:
 
     def __init__(self, url: str, settings: ServerSettings, model: str = ""):
         self.url, self.settings = url.rstrip("/"), settings
-        self._http = httpx.Client(limits=httpx.Limits(max_connections=MOST_REQUESTS))
+        # A new connection for every request: a kept one may be reset while it is used, by a server that closes idle
+        # connections, was restarted, or answered an error before.
+        limits = httpx.Limits(max_connections=MOST_REQUESTS, max_keepalive_connections=0)
+        self._http = httpx.Client(limits=limits)
         self.version: str | None = None  # label of the weights it should have
         self._weights: WeightVersion | None = None
         self.model = model

@@ -235,6 +235,7 @@ def test_server_lost_for_good_stops_every_rank_with_a_checkpoint(policy, server,
     script = str(root / "tests" / "support" / "served_rank.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    server.wait()  # restarted by the test before
     arguments = [policy, server.url, str(server.process.pid), str(tmp_path)]
     ran = subprocess.run([*command, *arguments], env=environment, timeout=200, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
