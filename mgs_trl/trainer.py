@@ -20,6 +20,7 @@ from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
 from mgs_trl.metrics import DomainMetrics
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
+from mgs_trl.padding import positions_are_relative
 from mgs_trl.rollout_trainer import RolloutTrainer
 from mgs_trl.rollouts.colocated_cpu import cpu_engine, reload_weights
 from mgs_trl.rollouts.errors import RolloutError
@@ -133,6 +134,16 @@ class MGSTrainer(RolloutTrainer):
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         return generation_batch if isinstance(generation_batch, RowBlock) else super()._prepare_inputs(generation_batch)
 
+    def _window_shape(self) -> WindowShape:
+        policy: Any = self.accelerator.unwrap_model(self.model)
+        return WindowShape(
+            self._train_batch_size,
+            self.args.gradient_accumulation_steps,
+            self.loss_type,
+            positions_are_relative(policy.config.get_text_config()),
+            cast(int, self.pad_to_multiple_of) or 1,
+        )
+
     def _micro_step(self, generation_batch: Any) -> list[RowBlock]:
         """The row blocks of this training step, from the buffered generation batch or a new one."""
         accumulation, windows = self.args.gradient_accumulation_steps, self._windows_per_generation()
@@ -147,7 +158,7 @@ class MGSTrainer(RolloutTrainer):
                 rows,
                 rows.pop("domain").tolist(),
                 windows,
-                WindowShape(self._train_batch_size, accumulation, self.loss_type),
+                self._window_shape(),
                 self.accelerator.process_index,
                 self.accelerator.num_processes,
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mgs_trl.domains.exchange import Deal, deal_rows, token_imbalance
 from mgs_trl.domains.schedule import RowRange, plan_window
+from mgs_trl.padding import trim
 
 #: Loss types of TRL whose loss is a mean over the rows of a micro-batch, so that a part of the rows counts by its
 #: share of them. `bnpo` is a mean over the micro-batch's tokens; all others are sums with one normaliser per window.
@@ -42,6 +43,8 @@ class WindowShape:
     micro_batch_size: int
     gradient_accumulation_steps: int
     loss_type: str
+    trims_prompts: bool = False  # the policy's positions are relative
+    width_multiple: int = 1
 
 
 def gather_rows(accelerator: Accelerator, rows: dict[str, Any], pad_token_id: int) -> dict[str, Any]:
@@ -78,7 +81,7 @@ def cut_windows(
     Returns:
         For each training step its row blocks; and the token imbalance between ranks (worst window).
     """
-    lengths = rows["completion_mask"].sum(1).tolist()
+    prompts, lengths = (rows[f"{part}_mask"].sum(1).tolist() for part in ("prompt", "completion"))
     size = len(domains) // windows
     steps: list[list[RowBlock]] = []
     imbalance = 0.0
@@ -90,7 +93,7 @@ def cut_windows(
         deals = deal_rows(domains[window], lengths[window], ranks)
         imbalance = max(imbalance, token_imbalance(lengths[window], [deal.rows for deal in deals]))
         mine = _select(rows, deals[rank], offset=w * size)
-        my_lengths = [lengths[w * size + row] for row in deals[rank].rows]
+        my_lengths = [(prompts[w * size + row], lengths[w * size + row]) for row in deals[rank].rows]
         for ranges in plan.micro_steps:
             blocks = _micro_step(mine, my_lengths, ranges, shape)
             for block, part in zip(blocks, ranges, strict=True):
@@ -116,9 +119,9 @@ def _select(rows: dict[str, Any], deal: Deal, offset: int) -> dict[str, Any]:
 
 
 def _micro_step(
-    rows: dict[str, Any], lengths: Sequence[int], ranges: Sequence[RowRange], shape: WindowShape
+    rows: dict[str, Any], lengths: Sequence[tuple[int, int]], ranges: Sequence[RowRange], shape: WindowShape
 ) -> list[RowBlock]:
-    blocks = [_block(rows, lengths, part) for part in ranges]
+    blocks = [_block(rows, lengths, part, shape) for part in ranges]
     whole = len(blocks) == 1 and len(blocks[0]["completion_ids"]) == shape.micro_batch_size
     if whole:
         return blocks
@@ -136,15 +139,11 @@ def _micro_step(
     return blocks
 
 
-def _block(rows: dict[str, Any], lengths: Sequence[int], part: RowRange) -> RowBlock:
-    """Rows `part.start` to `part.stop`, without the completion columns that are padding in all of them."""
-    padded = rows["completion_ids"].size(1)
-    width = max(1, *lengths[part.start : part.stop])
-    block = RowBlock()
-    for name, value in rows.items():
-        if isinstance(value, Tensor) and value.dim() > 0:
-            value = value[part.start : part.stop]
-            per_token = value.dim() == 2 and value.size(1) == padded and not name.startswith("prompt_")
-            value = value[:, :width] if per_token else value
-        block[name] = value
-    return block
+def _block(rows: dict[str, Any], lengths: Sequence[tuple[int, int]], part: RowRange, shape: WindowShape) -> RowBlock:
+    """Rows `part.start` to `part.stop`, no wider than they need to be."""
+    here = slice(part.start, part.stop)
+    cut = {
+        name: value[here] if isinstance(value, Tensor) and value.dim() > 0 else value for name, value in rows.items()
+    }
+    prompts, completions = zip(*lengths[here], strict=True)
+    return RowBlock(trim(cut, prompts if shape.trims_prompts else (), completions, shape.width_multiple))

@@ -8,6 +8,7 @@ thread and does not hold (the pool's does).
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 Fallback = Literal["none", "text", "last_line"]
@@ -124,6 +125,7 @@ def _boxed(content: str) -> str:
     return f"\\boxed{{{content}}}"
 
 
+@lru_cache(maxsize=1024)  # completions of one prompt often end in the same wrong answer
 def _equal(gold: str, prediction: str) -> bool:
     from math_verify import parse, verify
 

@@ -51,10 +51,18 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture
 def ours(tiny_policy, tmp_path):
-    def run(dataset=None, rollouts=None, reward_funcs=reward, trainer_class=MGSTrainer, resume=None, **settings) -> Run:
+    def run(
+        dataset=None,
+        rollouts=None,
+        reward_funcs=reward,
+        trainer_class=MGSTrainer,
+        resume=None,
+        policy=tiny_policy,
+        **settings,
+    ) -> Run:
         args = MGSConfig(output_dir=str(tmp_path / "ours"), **{**SETTINGS, **settings})
         dataset = prompts(10) if dataset is None else dataset
-        trainer = trainer_class(tiny_policy, reward_funcs, args, dataset, rollout_func=rollouts or ScriptedRollouts())
+        trainer = trainer_class(policy, reward_funcs, args, dataset, rollout_func=rollouts or ScriptedRollouts())
         result = Run(trainer)
         _record_domains(result)
         trainer.add_callback(_Recorder(result))
@@ -96,7 +104,9 @@ def _record_domains(run: Run) -> None:
 def reference(tiny_policy, tmp_path, monkeypatch):
     """TRL's trainer on the same windows, rows ordered by domain as ours are."""
 
-    def run(dataset=None, rollouts=None, reward_funcs=reward, only_domain: str | None = None, **settings) -> Run:
+    def run(
+        dataset=None, rollouts=None, reward_funcs=reward, only_domain: str | None = None, policy=tiny_policy, **settings
+    ) -> Run:
         settings = {**SETTINGS, **settings}
         args = GRPOConfig(output_dir=str(tmp_path / "trl"), shuffle_dataset=False, **settings)
         dataset = prompts(10) if dataset is None else dataset
@@ -123,7 +133,7 @@ def reference(tiny_policy, tmp_path, monkeypatch):
             return {k: v if v.dim() == 0 else v[order] for k, v in batch.items()}
 
         monkeypatch.setattr(grpo_module, "shuffle_sequence_dict", order_by_domain)
-        trainer = GRPOTrainer(tiny_policy, reward_funcs, args, dataset, rollout_func=rollouts or ScriptedRollouts())
+        trainer = GRPOTrainer(policy, reward_funcs, args, dataset, rollout_func=rollouts or ScriptedRollouts())
         result = Run(trainer)
         trainer.add_callback(_Recorder(result))
         trainer.train()
