@@ -7,6 +7,9 @@ from torch import Tensor
 
 #: Rotary embeddings whose frequencies do not follow from the length of the input.
 FIXED_FREQUENCIES = ("default", "linear", "llama3", "yarn")
+#: Layers that see nothing of a row's padding. Convolutions, recurrences and sparse attention by blocks may.
+BLIND_LAYERS = ("full_attention", "sliding_attention")
+OTHER_LAYERS = ("attention_chunk_size", "conv_L_cache", "lru_width")  # in a config without `layer_types`
 
 
 def positions_are_relative(config: Any) -> bool:
@@ -19,7 +22,9 @@ def positions_are_relative(config: Any) -> bool:
         config: of the text model, as transformers has it.
     """
     rope = getattr(config, "rope_parameters", None)
-    if not rope or getattr(config, "attention_chunk_size", None):
+    if not rope or any(getattr(config, name, None) for name in OTHER_LAYERS):
+        return False
+    if not set(getattr(config, "layer_types", None) or ()) <= set(BLIND_LAYERS):
         return False
     layers = [rope] if "rope_type" in rope else list(rope.values())
     return all(isinstance(layer, dict) and layer.get("rope_type") in FIXED_FREQUENCIES for layer in layers)

@@ -6,13 +6,17 @@ from datasets import Dataset
 from transformers import (
     AutoTokenizer,
     DeepseekV3Config,
+    FalconH1Config,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
+    Lfm2Config,
     Llama4TextConfig,
     LlamaConfig,
     OPTConfig,
     Qwen3Config,
+    Qwen3NextConfig,
+    RecurrentGemmaConfig,
 )
 
 from mgs_trl import MGSTrainer
@@ -94,6 +98,10 @@ def test_absolute_positions_are_left_as_trl_has_them(seen, reference, tiny_polic
         (Gemma3TextConfig(), True),
         (DeepseekV3Config(), True),
         (Llama4TextConfig(), False),
+        (Qwen3NextConfig(), False),
+        (FalconH1Config(), False),
+        (Lfm2Config(), False),
+        (RecurrentGemmaConfig(), False),
         (GPT2Config(), False),
         (OPTConfig(), False),
     ],
