@@ -31,7 +31,7 @@ def positions_are_relative(config: Any) -> bool:
 
 
 def trim(rows: dict[str, Any], prompts: Sequence[int], completions: Sequence[int], multiple: int) -> dict[str, Any]:
-    """`rows` without the columns that are padding in all of them; at least one column of completions stays.
+    """`rows` without the columns that are padding in all of them; at least one column of each part stays.
 
     Args:
         rows: of a generation batch, in TRL's form: prompts padded on the left, completions on the right.
@@ -40,7 +40,7 @@ def trim(rows: dict[str, Any], prompts: Sequence[int], completions: Sequence[int
         multiple: what widths are multiples of.
     """
     before, after = rows["prompt_ids"].size(1), rows["completion_ids"].size(1)
-    first = before - min(before, _up(max(prompts), multiple)) if prompts else 0
+    first = before - min(before, _up(max(1, *prompts), multiple)) if prompts else 0
     width = min(after, _up(max(1, *completions), multiple))
     columns = {before + after: slice(first, before + width), after: slice(width)}
     kept = {}

@@ -128,3 +128,5 @@ def test_widths_are_multiples_and_every_tensor_of_tokens_is_cut():
     by_four = trim(rows, [3, 2], [2, 1], 4)
     assert (by_four["prompt_mask"].size(1), by_four["completion_ids"].size(1)) == (4, 4)
     assert trim(rows, (), [2, 1], 1)["prompt_ids"].size(1) == 6
+    nothing = trim(rows, [0, 0], [0, 0], 1)
+    assert (nothing["prompt_ids"].size(1), nothing["completion_ids"].size(1)) == (1, 1)
