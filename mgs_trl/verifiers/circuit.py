@@ -5,15 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 
 class Replica:
     """One address. `limit` failures in a row open its breaker for `pause` seconds; then one request may try
-    again."""
+    again.
 
-    def __init__(self, url: str, limit: int, pause: float, clock: Callable[[], float]) -> None:
-        self.url, self.limit, self.pause, self.clock = url, limit, pause, clock
+    Requests in flight together fail together: a failure counts only if its request started `spacing` seconds
+    or more after the failure counted last.
+    """
+
+    def __init__(self, url: str, limit: int, pause: float, spacing: float, clock: Callable[[], float]) -> None:
+        self.url, self.limit, self.pause, self.spacing, self.clock = url, limit, pause, spacing, clock
         self.failures = 0
+        self.failed_at = float("-inf")  # when the failure counted last was reported
         self.closed_until = 0.0  # requests are refused before that time
         self.active = 0
 
@@ -21,14 +27,26 @@ class Replica:
     def available(self) -> bool:
         return self.clock() >= self.closed_until
 
-    def failed(self) -> None:
+    def failed(self, started: float) -> None:
+        if started < self.failed_at + self.spacing:
+            return
         self.failures += 1
+        self.failed_at = self.clock()
         if self.failures >= self.limit:
             self.closed_until = self.clock() + self.pause
 
     def succeeded(self) -> None:
         self.failures = 0
+        self.failed_at = float("-inf")
         self.closed_until = 0.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request in flight to `replica`, since `started` (the clock's seconds)."""
+
+    replica: Replica
+    started: float
 
 
 class Replicas:
@@ -39,13 +57,14 @@ class Replicas:
         urls: Sequence[str],
         limit: int = 5,
         pause: float = 30.0,
+        spacing: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.replicas = [Replica(url, limit, pause, clock) for url in urls]
+        self.replicas = [Replica(url, limit, pause, spacing, clock) for url in urls]
         self._lock = threading.Lock()
 
-    def acquire(self, avoid: str | None = None) -> Replica | None:
-        """A replica to send to, another than `avoid` if there is a choice; None if all breakers are open."""
+    def acquire(self, avoid: str | None = None) -> Request | None:
+        """A request to a replica, another than `avoid` if there is a choice; None if all breakers are open."""
         with self._lock:
             available = [replica for replica in self.replicas if replica.available]
             if not available:
@@ -54,10 +73,10 @@ class Replicas:
             chosen.active += 1
             if chosen.failures >= chosen.limit:
                 chosen.closed_until = chosen.clock() + chosen.pause  # this request is the only trial
-            return chosen
+            return Request(chosen, chosen.clock())
 
-    def release(self, replica: Replica, ok: bool) -> None:
-        """Report how the request to `replica` ended."""
+    def release(self, request: Request, ok: bool) -> None:
+        """Report how `request` ended."""
         with self._lock:
-            replica.active -= 1
-            replica.succeeded() if ok else replica.failed()
+            request.replica.active -= 1
+            request.replica.succeeded() if ok else request.replica.failed(request.started)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from mgs_trl.verifiers.base import Batch, Score
 from mgs_trl.verifiers.circuit import Replicas
@@ -15,11 +15,22 @@ from mgs_trl.verifiers.completions import Message
 from mgs_trl.verifiers.reward_api import APIS, BadResponse
 from mgs_trl.verifiers.reward_scale import ScaledVerifier, conversation
 
-RETRIED_STATUS = (408, 425, 429)  # besides every 5xx
+TOO_MANY = 429
+RETRIED_STATUS = (408, 425, TOO_MANY)  # besides every 5xx
 
 
 class ServerError(Exception):
     """No score for a sample after all attempts."""
+
+
+class Attempt(NamedTuple):
+    """How one request ended: its score, or what went wrong, whether another may help, and whether the server
+    is well (then its breaker does not count the failure)."""
+
+    score: float | None
+    problem: str = ""
+    retry: bool = False
+    well: bool = True
 
 
 class RewardServerVerifier(ScaledVerifier):
@@ -28,9 +39,9 @@ class RewardServerVerifier(ScaledVerifier):
     `url`: address of the server, or a list of replicas. `api`: "vllm_classify", "vllm_pooling", "tei" or
     "json" (reward_api.py). `timeout`: seconds for one request. `retries`: attempts after the first, on
     another replica where there is one, `backoff` seconds apart, doubling up to 8 s. `breaker_failures`
-    failures in a row leave a replica alone for `breaker_pause` seconds; with all of them left alone a
-    sample fails at once. A sample without a score raises, or by `on_error: none` scores None and is
-    counted.
+    failures in a row leave a replica alone for `breaker_pause` seconds; those within `backoff` seconds count
+    as one, and status 429 as none. With all replicas left alone a sample fails at once. A sample without a
+    score raises, or by `on_error: none` scores None and is counted.
     """
 
     label = "reward_server"
@@ -67,7 +78,7 @@ class RewardServerVerifier(ScaledVerifier):
         self.urls, self.api, self.model = ([one.rstrip("/") for one in urls], APIS[api], model)
         self.timeout, self.retries, self.backoff, self.concurrency = (timeout, retries, backoff, concurrency)
         self.headers = dict(headers or {})
-        self.replicas = Replicas(self.urls, breaker_failures, breaker_pause)
+        self.replicas = Replicas(self.urls, breaker_failures, breaker_pause, spacing=backoff)
         self._client: Any = None
         self._client_lock = threading.Lock()
 
@@ -114,35 +125,33 @@ class RewardServerVerifier(ScaledVerifier):
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(min(8.0, self.backoff * 2 ** (attempt - 1)) * random.uniform(0.75, 1.25))
-            replica = self.replicas.acquire(avoid=previous)
-            if replica is None:
+            request = self.replicas.acquire(avoid=previous)
+            if request is None:
                 raise ServerError(f"all {len(self.urls)} reward servers keep failing, circuit open, last: {problem}")
-            ok, retry = False, True
+            url, well = request.replica.url, False
             try:
-                score, problem, retry = self._attempt(replica.url, messages)
-                ok = score is not None
-                if score is not None:
-                    return score
+                score, trouble, retry, well = self._attempt(url, messages)
             finally:
-                # A refused request is the caller's fault and says nothing about the server.
-                self.replicas.release(replica, ok or not retry)
-            previous, problem = replica.url, f"{replica.url}: {problem}"
+                self.replicas.release(request, well)
+            if score is not None:
+                return score
+            previous, problem = url, f"{url}: {trouble}"
             if not retry:
                 break
         raise ServerError(problem)
 
-    def _attempt(self, url: str, messages: list[Message]) -> tuple[float | None, str, bool]:
-        """(score or None, what went wrong, whether another attempt may help)."""
+    def _attempt(self, url: str, messages: list[Message]) -> Attempt:
         import httpx
 
         try:
             response = self.client.post(url + self.api.path, json=self.api.request(messages, self.model))
-            if response.status_code >= 500 or response.status_code in RETRIED_STATUS:
-                return None, f"status {response.status_code}", True
-            if response.status_code >= 400:
-                return (None, f"status {response.status_code}: {response.text[:200]}", False)
-            return self.api.score(response.json()), "", False
+            status = response.status_code
+            if status >= 500 or status in RETRIED_STATUS:
+                return Attempt(None, f"status {status}", retry=True, well=status == TOO_MANY)
+            if status >= 400:  # a refused request is the caller's fault and says nothing about the server
+                return Attempt(None, f"status {status}: {response.text[:200]}")
+            return Attempt(self.api.score(response.json()))
         except httpx.HTTPError as error:
-            return None, f"{type(error).__name__}: {error}", True
+            return Attempt(None, f"{type(error).__name__}: {error}", retry=True, well=False)
         except (BadResponse, ValueError, RecursionError) as error:
-            return None, f"no score in the response, {error}"[:300], True
+            return Attempt(None, f"no score in the response, {error}"[:300], retry=True, well=False)

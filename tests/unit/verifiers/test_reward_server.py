@@ -173,6 +173,34 @@ def test_r10_server_down_fails_fast_and_then_at_once(serve):
         ask(down, ["a"])
 
 
+@pytest.mark.parametrize("status", [503, 429])
+def test_an_outage_of_all_requests_in_flight_is_ridden_out_with_the_defaults(serve, status):
+    server = serve(lambda number, body: (status, b"") if number < 30 else length_score(number, body))
+    assert ask(RewardServerVerifier(url=server.url), ["aaa"] * 16) == [3.0] * 16
+    assert len(server.asked) == 30 + 16
+
+
+def test_too_many_requests_never_open_the_breaker(serve):
+    server = serve(lambda number, body: (429, b"") if number < 6 else length_score(number, body))
+    verifier = RewardServerVerifier(url=server.url, retries=6, breaker_failures=2, concurrency=1, **FAST)
+    assert ask(verifier, ["aa"]) == [2.0]
+
+
+def test_failures_of_requests_in_flight_together_count_once():
+    now = [0.0]
+    (replica,) = (replicas := Replicas(["a"], limit=3, pause=10.0, spacing=0.5, clock=lambda: now[0])).replicas
+    counted = []
+    for seconds in (0.0, 0.4, 0.6, 0.7, 1.2):  # 0.4 is too near to 0.0, and 0.7 to 0.6
+        now[0] = seconds
+        wave = [replicas.acquire() for _ in range(4)]
+        for request in wave:
+            assert request is not None
+            replicas.release(request, ok=False)
+        counted.append(replica.failures)
+    assert counted == [1, 1, 2, 2, 3]
+    assert replicas.acquire() is None
+
+
 def test_r10_a_slow_server_times_out(serve):
     def slow(number, body):
         time.sleep(2.0 if number == 0 else 0.0)
