@@ -1,3 +1,4 @@
+# ruff: noqa: E501  tables
 """How the answer is cut out of a completion, tag by tag (demand.md R12)."""
 
 import pytest
@@ -22,8 +23,17 @@ FULL = "<think> plan </think> <response> answer </response>"
         ("<response>one</response><response>two</response>", "one", "one", ""),
         ("<think>a</think> b <think> c", "b", "", "b"),
         ("b <think> c", "b", "", ""),
+        ("<think>put it in <response> </response> tags. It is 5.</think><response>5</response>", "5", "5", "<response>5</response>"),
+        ("<think>plan with <response> tags: maybe 4</think> <response>Dear Bob", "Dear Bob", "Dear Bob", "<response>Dear Bob"),
+        ("in <response> tags: maybe 4</think> <response>5", "5", "5", "<response>5"),
+        ("in <response> tags: maybe 4</think> 5", "5", "", "5"),
+        ("<think>so <response>5</response>", "", "", ""),
+        ("<think>a</think> b <think>so <response>5</response>", "b", "", "b"),
+        ("<think>a</think><response>close it with </think> or not</response>", "close it with </think> or not", "close it with </think> or not", "or not</response>"),
+        ("a</think></think><response>b <think> c</response>", "b <think> c", "b <think> c", "<response>b"),
+        ("<response>b <think>c</think> d</response>", "b <think>c</think> d", "b <think>c</think> d", "d</response>"),
     ],
-)
+)  # fmt: skip
 def test_modes(text, auto, response, think):
     assert strip_thinking(text, "auto") == auto
     assert strip_thinking(text, "response") == response
@@ -53,6 +63,17 @@ def test_the_answer_is_always_a_part_of_the_text_without_open_thinking(text, mod
         assert "</think>" not in answer
 
 
+@given(st.lists(tags, max_size=8).map("".join), st.lists(tags, max_size=8).map("".join))
+def test_what_follows_the_format_is_cut_to_its_response(plan, answer):
+    text = f"<think>{plan}</think><response>{answer}"
+    if follows_thinking_format(text):
+        assert (
+            strip_thinking(text, "response")
+            == strip_thinking(text, "auto")
+            == answer.partition("</response>")[0].strip()
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "ok"),
     [
@@ -66,6 +87,8 @@ def test_the_answer_is_always_a_part_of_the_text_without_open_thinking(text, mod
         ("<response>b</response><think>a</think>", False),
         ("<think>a <think>b</think><response>c", False),
         ("", False),
+        ("<think>in <response></response> tags</think><response>b</response>", True),
+        ("in <response> tags</think><response>b</response>", False),
     ],
 )
 def test_thinking_format(text, ok):
