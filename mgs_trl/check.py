@@ -61,10 +61,12 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     if not _hub_answers():
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, below
 
-    from mgs_trl.arguments import build_config, sampling_by_domain
+    from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
     from mgs_trl.build import build_verifiers, check_quotas
+    from mgs_trl.rollouts.sampling import parse_sampling
 
     config = build_config(recipe, ranks)
+    parse_sampling(config).among(domains_with_rows(recipe))  # as the trainer does with the domains of its data
     quotas = check_quotas(recipe, config)
     plan = Plan(recipe, config, ranks, quotas, build_verifiers(recipe), sampling_by_domain(recipe))
     if config.use_cpu and (config.bf16 or config.fp16):
@@ -154,7 +156,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         cells.append(
             {
                 "dataset": domain.dataset.path,
-                "rows": plan.rows.get(name, "not reachable" if name in plan.quotas else "evaluated only"),
+                "rows": plan.rows.get(name, _without_rows(plan, name)),
                 "held-out rows": plan.heldout.get(name, "not reachable") if domain.eval_dataset else "none",
                 "prompts per step": str(plan.quotas.get(name, 0)),
                 "template": domain.template,
@@ -190,6 +192,13 @@ def print_plan(plan: Plan, console: Console) -> None:
     for line in plan.unchecked:
         console.print(f"not checked: {line}", markup=False, highlight=False)
     console.print("nothing wrong found.")
+
+
+def _without_rows(plan: Plan, name: str) -> str:
+    """Why a domain has no rows to train on."""
+    if name in plan.quotas:
+        return "not reachable"
+    return "evaluated only" if plan.recipe.domains[name].eval_dataset else "not used"
 
 
 def _is_local(name: str) -> bool:

@@ -8,9 +8,14 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from mgs_trl import build
+from mgs_trl.arguments import build_config
 from mgs_trl.check import check
-from mgs_trl.domains.datasets import load_domain
+from mgs_trl.domains.datasets import DomainRows, combine, load_domain
+from mgs_trl.domains.templates import find_template
+from mgs_trl.mix import DomainMix
 from mgs_trl.recipe import DatasetSpec, find_recipe, load_recipe, recipes_directory, shipped_recipes
+from mgs_trl.rollouts.sampling import parse_sampling
 from mgs_trl.strategies.stages import stages_of
 from mgs_trl.study.miniature import miniature_dir
 
@@ -75,6 +80,23 @@ def test_every_variant_trains_another_way(tokenizer):
         variant = load_recipe(name)
         ways.add(str((variant.strategy, {k: v for k, v in variant.trainer.items() if k != "output_dir"})))
     assert len(ways) == len(VARIANTS)
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_sampling_is_of_the_domains_that_a_run_has_data_of(name, monkeypatch):
+    """The trainer refuses settings of a domain that it has no row of; it is asked here without its model and data."""
+    monkeypatch.setattr(
+        build, "load_rows", lambda domain, *_: DomainRows(domain, "plain", [{"prompt": "p", "domain": domain}])
+    )
+    recipe = load_recipe(name)
+    for run in [stage.recipe for stage in stages_of(recipe)] or [recipe]:
+        config = build_config(run, ranks=8)
+        data = build.load_data(run, dict.fromkeys(run.domains))
+        train, heldout = combine(data.train), combine(data.heldout) if data.heldout else None
+        names = DomainMix.from_dataset(train, heldout, config).names
+        sampling = parse_sampling(config).among(names)
+        template = find_template(next(iter(run.domains.values())).template)
+        assert all(set(template.stop) <= set(sampling.of(domain).stop) for domain in names)
 
 
 @pytest.mark.parametrize("name", ["math_chat_if", "math_chat_if_llama", "math_chat_if_lora"])

@@ -1,11 +1,16 @@
 """One call of a real vLLM engine for domains that are sampled differently."""
 
+from pathlib import Path
+
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.build import build_trainer, release
+from mgs_trl.recipe import load_recipe
 from tests.conftest import build_tiny_policy
 from tests.support.rollouts import prompts
+from tests.unit.recipes.conftest import make_directory
 
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
@@ -67,3 +72,28 @@ def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
     for log in logs:
         assert log["rollouts/tokens_per_second"] > 0
         assert log["seconds/generation"] > 0 and log["seconds/scoring"] >= 0 and log["seconds/sync"] > 0
+
+
+def test_a_shipped_recipe_of_one_domain_trains_with_its_template(tmp_path):
+    """The template's stop string is a setting of its own, and the recipe's other domains have no row in the run."""
+    directory = make_directory(tmp_path / "miniature")
+    config = LlamaConfig.from_pretrained(directory / "policy", head_dim=32)  # vLLM's attention wants no smaller heads
+    LlamaForCausalLM(config).save_pretrained(directory / "policy")
+    data = Path(__file__).parents[2] / "examples" / "data"
+    overrides = [
+        f"model={directory / 'policy'}",
+        f"domains.math.dataset={data / 'simplerl_level3to5.jsonl'}",
+        f"domains.chat.verifier={{reward_model: {{model: '{directory / 'reward_model'}'}}}}",
+        "max_prompt_length=1000",
+        "trainer={use_cpu: true, bf16: false, max_steps: 1, per_device_train_batch_size: 8, num_generations: 2}",
+        "trainer.gradient_accumulation_steps=2",
+        "trainer.max_completion_length=4",
+        "trainer.vllm_max_model_length=1024",
+        "trainer.vllm_tensor_parallel_size=1",
+        f"trainer.output_dir={tmp_path / 'out'}",
+    ]
+    trainer = build_trainer(load_recipe("baselines/single_math", overrides))
+    assert trainer._sampling.of("math").stop == ("</response>",)
+    trainer.train()
+    assert trainer.state.global_step == 1
+    release(trainer)

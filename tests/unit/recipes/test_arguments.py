@@ -167,6 +167,35 @@ def test_different_sampling_goes_to_each_domain():
     assert fields["max_completion_length"] == 500
 
 
+def test_sampling_names_the_domains_that_are_trained_or_evaluated():
+    alone = {"single": {"domain": "math"}}
+    domains = {"math": {"sampling": {"temperature": 0.7}}, "chat": {"sampling": {"max_completion_length": 999}}}
+    fields = trainer_fields(recipe(strategy=alone, domains=domains))
+    assert "sampling" not in fields
+    assert (fields["temperature"], fields["max_completion_length"]) == (0.7, 512)  # TRL's own default
+    domains["chat"]["eval_dataset"] = "y.jsonl"
+    fields = trainer_fields(recipe(strategy=alone, domains=domains))
+    assert sorted(fields["sampling"]) == ["chat", "math"] and fields["max_completion_length"] == 999
+
+
+@pytest.mark.parametrize("flags", [["--check"], []], ids=["check", "train"])
+def test_one_domain_trains_whatever_the_sampling_of_those_that_are_not_used(miniature, tmp_path, flags):
+    from mgs_trl.train import main
+    from tests.unit.recipes.test_train import SMALL
+
+    command = ["miniature", *SMALL, "trainer.max_steps=1", f"trainer.output_dir={tmp_path}"]
+    command += ["strategy={single: {domain: math}}", "~domains.chat.eval_dataset"]
+    command += ["~domains.instruction_following.eval_dataset", "domains.math.sampling.stop=[]"]
+    command += [f"domains.{name}.template=zero_think" for name in ("math", "chat")]  # with a stop string
+    assert main([*command, *flags]) == 0
+    assert (tmp_path / "model.safetensors").exists() == (not flags)
+
+
+def test_a_domain_that_is_not_used_needs_no_vllm():
+    alone = {"single": {"domain": "math"}}
+    assert "sampling" not in trainer_fields(recipe(strategy=alone, domains={"chat": {"template": "zero_think"}}))
+
+
 def test_stop_strings_come_from_the_template_and_need_vllm():
     think = {"template": "zero_think"}
     with pytest.raises(ValueError, match=r"</response>.*rollout: vllm"):
