@@ -17,6 +17,9 @@ from mgs_trl.padding import trim
 ROW_MEAN_LOSSES = ("grpo", "dr_grpo", "sapo", "luspo")
 TOKEN_MEAN_LOSSES = ("bnpo",)
 
+#: What TRL has in the padding of these; `vespo` sums the logarithm of the ratio over padding too.
+PADDED_WITH_ONE = ("tool_mask", "importance_sampling_ratio")
+
 
 class RowBlock(dict[str, Any]):
     """Rows of one domain that go through the model together, in the form `GRPOTrainer` computes a loss on.
@@ -58,7 +61,7 @@ def gather_rows(accelerator: Accelerator, rows: dict[str, Any], pad_token_id: in
             gathered[name] = value
             continue
         if value.dim() > 1:
-            fill = pad_token_id if name in ("prompt_ids", "completion_ids") else int(name == "tool_mask")
+            fill = pad_token_id if name in ("prompt_ids", "completion_ids") else int(name in PADDED_WITH_ONE)
             value = accelerator.pad_across_processes(
                 value, dim=1, pad_index=fill, pad_first=name in ("prompt_ids", "prompt_mask")
             )

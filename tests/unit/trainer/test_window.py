@@ -1,0 +1,40 @@
+"""Rows of several ranks on every rank: what a rank adds in padding must not change a row's loss."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from trl import GRPOTrainer
+
+from mgs_trl.window import gather_rows
+
+WIDEST = 7  # of another rank's completions
+
+
+def pad_to_widest(value, dim, pad_index, pad_first):
+    assert dim == 1
+    padding = value.new_full((len(value), WIDEST - value.size(1)), pad_index)
+    return torch.cat([padding, value] if pad_first else [value, padding], dim=1)
+
+
+@pytest.mark.parametrize("width", [5, 1])  # a ratio of each token, and one of each sequence
+def test_padding_of_another_ranks_width_keeps_the_weights_of_vespo(width):
+    """VESPO sums the logarithms of the sampler's ratios over a row, padding included: TRL's own padding has ratio 1."""
+    generator = torch.Generator().manual_seed(0)
+    ratio = torch.rand(3, width, generator=generator) + 0.5
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
+    ratio = torch.where(mask[:, :width] == 1, ratio, 1.0)
+    advantages = torch.tensor([[1.0], [-0.5], [0.3]])
+    fake = SimpleNamespace(num_processes=2, pad_across_processes=pad_to_widest, gather=lambda value: value)
+    rows = gather_rows(fake, {"completion_mask": mask, "importance_sampling_ratio": ratio}, pad_token_id=9)  # pyright: ignore[reportArgumentType]
+    assert rows["completion_mask"].sum(1).tolist() == [5, 3, 2]
+
+    def weights(mask, ratio):
+        return GRPOTrainer.get_gamma_weights(advantages, torch.zeros(mask.shape), mask, ratio)
+
+    got = weights(rows["completion_mask"], rows["importance_sampling_ratio"])
+    assert torch.allclose(got, weights(mask, ratio))
+    # By the paper's formula: exp(lambda) w^k exp(-lambda w) of the sequence's ratio.
+    w = ratio[0].double().prod().item()
+    assert got[0].item() == pytest.approx(math.exp(3) * w**2 * math.exp(-3 * w), rel=1e-5)
