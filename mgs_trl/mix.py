@@ -1,10 +1,12 @@
 """The domains of a run: which there are, how many prompts of each make a window, and what they can be trained with."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from datasets import Dataset, IterableDataset
+from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.training_args import OptimizerNames
 
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.schedule import check_mixture, quotas
@@ -12,6 +14,7 @@ from mgs_trl.window import ROW_MEAN_LOSSES, TOKEN_MEAN_LOSSES
 
 #: Loss types of TRL 1.16 with one normaliser per generation batch: a block of rows needs no scale of its own.
 WINDOW_SUM_LOSSES = ("dapo", "cispo", "vespo")
+_TEXT_ONLY = "multi-domain training takes text prompts only"
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,30 @@ def check_supported(args: MGSConfig, train: Dataset) -> None:
     """
     images = [name for name in ("image", "images") if name in train.column_names]
     if images:
-        raise ValueError(f"the data has the column {images[0]!r}, but multi-domain training takes text prompts only.")
+        raise ValueError(f"the data has the column {images[0]!r}, but {_TEXT_ONLY}.")
+    for row, kind in _other_parts(train):
+        raise ValueError(f"row {row} of the data has a prompt with a part of type {kind!r}, but {_TEXT_ONLY}.")
     known = (*ROW_MEAN_LOSSES, *TOKEN_MEAN_LOSSES, *WINDOW_SUM_LOSSES)
     if args.loss_type not in known:
         raise ValueError(f"loss_type is {args.loss_type!r}, but multi-domain training knows only {sorted(known)}.")
     if args.fp16:
         raise ValueError("fp16 is True, but its loss scaling cannot be combined with surgery exactly; use bf16.")
-    if args.optim in ("lomo", "adalomo"):
-        raise ValueError(f"optim is {args.optim!r}, which updates during backward, before surgery; use another.")
+    optim = OptimizerNames(args.optim).value
+    if optim in ("lomo", "adalomo") or optim.endswith("layerwise"):
+        raise ValueError(f"optim is {optim!r}, which updates during backward, before surgery; use another.")
+    if cast(AcceleratorConfig, args.accelerator_config).split_batches:
+        raise ValueError(
+            "accelerator_config.split_batches is True, but with several domains every rank draws whole batches of its "
+            "own; set it to False."
+        )
+
+
+def _other_parts(data: Dataset) -> Iterator[tuple[int, str]]:
+    """Row and type of each part of a prompt's messages that is not text."""
+    first = next(iter(data["prompt"]), "") if "prompt" in data.column_names else ""
+    if not first or isinstance(first, str) or isinstance(first[0].get("content"), str):
+        return  # so are all: a column has one type
+    for row, messages in enumerate(data["prompt"]):
+        for part in (part for message in messages for part in message.get("content") or ()):
+            if part["type"] != "text":
+                yield row, part["type"]

@@ -2,6 +2,7 @@
 
 import pytest
 from datasets import Dataset
+from transformers.training_args import OptimizerNames
 
 from mgs_trl import MGSConfig, MGSTrainer
 from tests.support.rollouts import prompts, reward
@@ -77,6 +78,32 @@ def test_images_are_refused():
     data = prompts(10).add_column("image", [None] * 30)
     with pytest.raises(ValueError, match="text prompts only"):
         start(data)
+
+
+def test_images_in_the_parts_of_a_message_are_refused():
+    said = [{"type": "text", "text": "w1"}]
+    rows = [{"prompt": [{"role": "user", "content": said}], "domain": d} for d in ("chat", "math") for _ in range(6)]
+    rows[7]["prompt"][0]["content"] = [{"type": "image", "text": None}, *said]
+    with pytest.raises(ValueError, match=r"^row 7 of the data has a prompt with a part of type 'image', but .*text"):
+        start(Dataset.from_list(rows), num_generations=2)
+    del rows[7]
+    with pytest.raises(OSError):  # as far as the model that does not exist
+        start(Dataset.from_list(rows), num_generations=2)
+
+
+LAYERWISE = [name.value for name in OptimizerNames if "layerwise" in name.value]
+
+
+@pytest.mark.parametrize("optim", ["lomo", "adalomo", *LAYERWISE])
+def test_optimizers_that_step_during_backward_are_refused(optim):
+    assert len(LAYERWISE) == 4
+    with pytest.raises(ValueError, match=f"^optim is '{optim}', which updates during backward"):
+        start(optim=optim)
+
+
+def test_split_batches_are_refused():
+    with pytest.raises(ValueError, match=r"^accelerator_config.split_batches is True"):
+        start(accelerator_config={"split_batches": True})
 
 
 def test_fp16_is_refused():
