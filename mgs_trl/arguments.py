@@ -128,8 +128,8 @@ def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
     """What the run's domains share goes to TRL's own fields, the rest to `sampling`."""
     every = sampling_by_domain(recipe)
     sampling = {name: every[name] for name in domains_with_rows(recipe)}
-    alike = all(values == next(iter(sampling.values())) for values in sampling.values())
-    common = dict(next(iter(sampling.values()))) if alike else {}
+    first, *others = sampling.values()
+    common = {key: value for key, value in first.items() if all(each[key] == value for each in others)}
     longest = max(values["max_completion_length"] for values in sampling.values())
     fields.update({key: value for key, value in common.items() if key in _TRL_SAMPLING})
     fields["max_completion_length"] = longest
@@ -139,7 +139,7 @@ def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
             f"the stop strings {stops} need rollout: vllm (TRL's transformers generation has none); "
             "to go without, set sampling.stop: [] in every domain."
         )
-    if not alike:
+    if common != first:
         fields["sampling"] = sampling
     elif stops:  # one setting for all, as TRL takes it; what it means for a completion to stop is per domain
         fields["generation_kwargs"] = {**(fields.get("generation_kwargs") or {}), "stop": common["stop"]}

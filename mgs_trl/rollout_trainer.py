@@ -36,7 +36,7 @@ class RolloutTrainer(GRPOTrainer):
     _seconds: defaultdict[str, float]  # spent since the last generation batch was logged
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        self._sampling.rows = [self._sampling.of(row.get(self.args.domain_column)) for row in inputs]
+        self._find_sampling(inputs)
         mask_here = self.mask_truncated_completions and self._sampling.stop_completes
         self.mask_truncated_completions = self.mask_truncated_completions and not mask_here
         try:
@@ -63,6 +63,16 @@ class RolloutTrainer(GRPOTrainer):
         return output
 
     # --- generation ---
+
+    def _find_sampling(self, inputs: list[dict[str, Any]]) -> None:
+        """Which settings the rows have, here and on any rank: calls that are collective are made for the latter."""
+        sampling = self._sampling
+        sampling.rows = [sampling.of(row.get(self.args.domain_column)) for row in inputs]
+        if not sampling.differs:
+            return
+        here = torch.tensor([[each in sampling.rows for each in sampling.distinct]], device=self.accelerator.device)
+        anywhere = cast(Tensor, gather(here)).any(dim=0).tolist()
+        sampling.present = [each for each, there in zip(sampling.distinct, anywhere, strict=True) if there]
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, dict[str, Any]]:
         prompt_ids, images, fields = super()._tokenize_prompts(prompts)
@@ -115,10 +125,8 @@ class RolloutTrainer(GRPOTrainer):
         completions: list[list[int]] = [[] for _ in prompt_ids]
         own = self.generation_config, self.generation_kwargs
         try:
-            for wanted in self._sampling.distinct:
+            for wanted in self._sampling.present:
                 rows = by_row(self._sampling.rows, wanted)
-                if not rows and self.accelerator.num_processes == 1:
-                    continue
                 request = wanted.request()
                 changes = {name: request[name] for name in ("temperature", "top_p", "top_k", "min_p")}
                 self.generation_kwargs = {**own[1], **changes, "max_new_tokens": wanted.max_completion_length}
@@ -156,7 +164,8 @@ class RolloutTrainer(GRPOTrainer):
         if len(self._sampling.temperatures) < 2:
             return score(input_ids, attention_mask, *args, **kwargs)
         if self._block is not None or (self.model.training and not self.mix.multi_domain):
-            domain = self.mix.domains[self._block.domain if self._block is not None else 0]
+            trained = self._block.domain if self._block is not None else 0
+            domain = self.mix.domains[trained] if self.mix.domains else None
             with self._temperature.use(self._sampling.of(domain).temperature):
                 return score(input_ids, attention_mask, *args, **kwargs)
         # Where a forward pass is collective, or more than tokens goes in, every pass takes all rows.
@@ -164,7 +173,7 @@ class RolloutTrainer(GRPOTrainer):
         whole = whole or any(value is not None for name, value in kwargs.items() if not name.startswith("compute_"))
         row_temperatures = [sampling.temperature for sampling in self._sampling.rows]
         every, order, parts = list(range(len(input_ids))), [], []
-        for temperature in self._sampling.temperatures:
+        for temperature in sorted({sampling.temperature for sampling in self._sampling.present}):
             rows = [row for row in every if row_temperatures[row] == temperature]
             if not rows and not whole:
                 continue

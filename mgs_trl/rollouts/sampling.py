@@ -53,11 +53,13 @@ class DomainSampling:
 
     Attributes:
         rows: of the batch that is generated or scored now, on this rank.
+        present: the different settings of that batch's rows on any rank, in the order of `distinct`.
     """
 
     def __init__(self, by_domain: Mapping[str, Sampling], default: Sampling):
         self.by_domain, self.default = dict(by_domain), default
         self.rows: list[Sampling] = []
+        self.present: list[Sampling] = []
 
     @property
     def differs(self) -> bool:
@@ -71,12 +73,12 @@ class DomainSampling:
 
     @property
     def distinct(self) -> list[Sampling]:
-        """The different settings, in the same order on every rank."""
-        return list(dict.fromkeys(self.by_domain.values())) or [self.default]
+        """The different settings, in the same order on every rank; the default, of rows without a domain, is first."""
+        return list(dict.fromkeys([self.default, *self.by_domain.values()]))
 
     @property
     def temperatures(self) -> list[float]:
-        """The different temperatures, in the same order on every rank."""
+        """The different temperatures, in the same order on every rank; the default's is always among them."""
         return sorted({sampling.temperature for sampling in self.distinct})
 
     def among(self, names: Sequence[str]) -> "DomainSampling":

@@ -32,7 +32,11 @@ class TemperatureChoice:
 
 @contextmanager
 def temperature_heads(temperatures: Sequence[float], choice: TemperatureChoice) -> Iterator[None]:
-    """While TRL builds its trainer: its models get a head for every temperature, if there are several."""
+    """While TRL builds its trainer: its models get a head for every temperature, if there are several.
+
+    Args:
+        temperatures: with the one that the trainer is built with.
+    """
     if len(temperatures) < 2:
         yield
         return

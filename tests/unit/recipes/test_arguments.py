@@ -167,6 +167,14 @@ def test_different_sampling_goes_to_each_domain():
     assert fields["max_completion_length"] == 500
 
 
+def test_what_domains_share_is_the_trainers_where_other_settings_differ():
+    domains = {"math": {"sampling": {"temperature": 0.7}}}
+    domains["chat"] = {"sampling": {"temperature": 0.7, "max_completion_length": 100}}
+    fields = trainer_fields(recipe(domains=domains))
+    assert (fields["temperature"], fields["max_completion_length"]) == (0.7, 512)
+    assert [fields["sampling"][name]["max_completion_length"] for name in ("math", "chat")] == [512, 100]
+
+
 def test_sampling_names_the_domains_that_are_trained_or_evaluated():
     alone = {"single": {"domain": "math"}}
     domains = {"math": {"sampling": {"temperature": 0.7}}, "chat": {"sampling": {"max_completion_length": 999}}}

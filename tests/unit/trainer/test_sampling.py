@@ -1,5 +1,7 @@
 """Each domain's sampling: what is drawn, what is counted as cut, and the temperature of log-probabilities."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -13,9 +15,10 @@ TEMPERATURES = {"chat": 0.7, "instruction_following": 1.0, "math": 1.6}
 SAMPLING = {name: {"temperature": value} for name, value in TEMPERATURES.items()}
 
 
-def build(policy, folder, rollouts=None, **changes) -> MGSTrainer:
+def build(policy, folder, rollouts=None, data=None, heldout=None, **changes) -> MGSTrainer:
     args = MGSConfig(output_dir=str(folder), **{**SETTINGS, **changes})
-    return MGSTrainer(policy, reward, args, prompts(10), rollout_func=rollouts)
+    data = prompts(10) if data is None else data
+    return MGSTrainer(policy, reward, args, data, eval_dataset=heldout, rollout_func=rollouts)
 
 
 def log_probabilities(model, rows: dict, temperatures: list[float], logits_to_keep: int) -> torch.Tensor:
@@ -27,6 +30,15 @@ def log_probabilities(model, rows: dict, temperatures: list[float], logits_to_ke
     return scaled.gather(2, ids[:, 1:, None]).squeeze(2)[:, -logits_to_keep:]
 
 
+def assert_scored_at(temperatures: list[float], policy: str, found: dict) -> None:
+    """The reference's log-probabilities are those of plain logits at each row's temperature."""
+    plain = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    with torch.no_grad():
+        expected = log_probabilities(plain, found, temperatures, found["completion_ids"].size(1))
+    mask = found["completion_mask"].bool()
+    torch.testing.assert_close(found["ref_per_token_logps"][mask].double(), expected[mask], rtol=1e-5, atol=1e-5)
+
+
 def test_a_mixed_batch_is_scored_at_each_rows_temperature(tiny_policy, tmp_path):
     trainer = build(tiny_policy, tmp_path, ScriptedRollouts(), sampling=SAMPLING, beta=0.1)
     rows = [row for row in trainer.train_dataset for _ in range(4)][::-1]
@@ -34,11 +46,7 @@ def test_a_mixed_batch_is_scored_at_each_rows_temperature(tiny_policy, tmp_path)
     trainer.model.train()
     found = trainer._generate_and_score_completions(rows)
     temperatures = [TEMPERATURES[row["domain"]] for row in rows]
-    plain = AutoModelForCausalLM.from_pretrained(tiny_policy, dtype=torch.float32)
-    with torch.no_grad():
-        expected = log_probabilities(plain, found, temperatures, found["completion_ids"].size(1))
-    mask = found["completion_mask"].bool()
-    torch.testing.assert_close(found["ref_per_token_logps"][mask].double(), expected[mask], rtol=1e-5, atol=1e-5)
+    assert_scored_at(temperatures, tiny_policy, found)
 
 
 def test_every_block_trains_at_its_domains_temperature(tiny_policy, tmp_path):
@@ -66,6 +74,60 @@ def test_every_block_trains_at_its_domains_temperature(tiny_policy, tmp_path):
     assert max(error for _, error in seen) < 1e-5
     # At the second iteration old and new log-probabilities differ by what one step did, not by a temperature.
     assert all(log["clip_ratio/region_mean"] < 1 for log in trainer.state.log_history if "reward" in log)
+
+
+@pytest.mark.parametrize("domains", [DOMAINS, ("math",)], ids=["three", "one"])
+@pytest.mark.parametrize("lengths", [(12, 12, 12), (5, 6, 7)], ids=["alike", "lengths_differ"])
+def test_a_temperature_that_all_domains_share_is_that_of_their_log_probabilities(
+    tiny_policy, tmp_path, domains, lengths
+):
+    """It need not be the trainer's own, which is 1 here."""
+    sampling = {
+        name: {"temperature": 0.7, "max_completion_length": length}
+        for name, length in zip(domains, lengths, strict=False)
+    }
+    trainer = build(tiny_policy, tmp_path, ScriptedRollouts(), prompts(10, domains), sampling=sampling, beta=0.1)
+    trainer.model.train()
+    rows = [trainer.train_dataset[i] for i in (0, 5, 9) for _ in range(4)]
+    assert_scored_at([0.7] * 12, tiny_policy, trainer._generate_and_score_completions(rows))
+    # While the policy trains, a domain by itself is not cut into blocks.
+    trainer._block = None if len(domains) == 1 else SimpleNamespace(domain=0)
+    ids, mask = torch.randint(3, 161, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    logps, *_ = MGSTrainer.__base__._get_per_token_logps_and_entropies(trainer, trainer.model, ids, mask, 4)
+    whole = {"prompt_ids": ids[:, :5], "prompt_mask": mask[:, :5]}
+    whole |= {"completion_ids": ids[:, 5:], "completion_mask": mask[:, 5:]}
+    with torch.no_grad():
+        expected = log_probabilities(trainer.model, whole, [0.7, 0.7], 4)
+    torch.testing.assert_close(logps.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_data_without_domains_trains_at_the_runs_temperature(tiny_policy, tmp_path):
+    """Only the evaluation has domains, one of them with a temperature of its own."""
+    heldout = prompts(10).select([0, 20])
+    settings = {"sampling": {"math": {"temperature": 0.7}}, "beta": 0.1}
+    data = prompts(10).remove_columns("domain")
+    trainer = build(tiny_policy, tmp_path, ScriptedRollouts(), data, heldout, **settings)
+    trainer.train()
+    rows = [row for row in data.select([0, 1]) for _ in range(4)]
+    assert_scored_at([1.0] * 8, tiny_policy, trainer._generate_and_score_completions(rows))
+
+
+@pytest.mark.parametrize("scripted", [True, False], ids=["scripted", "transformers"])
+def test_evaluation_rows_without_a_domain_are_drawn_and_scored_as_the_run_is(tiny_policy, tmp_path, scripted):
+    heldout = {"plain": prompts(2).remove_columns("domain"), "mixed": prompts(2)}
+    settings = {"sampling": SAMPLING, "temperature": 1.2, "beta": 0.1, "num_generations_eval": 2}
+    rollouts = ScriptedRollouts() if scripted else None
+    trainer = build(tiny_policy, tmp_path, rollouts, heldout=heldout, per_device_eval_batch_size=4, **settings)
+    trainer.model.eval()
+    rows = [heldout["plain"][0], heldout["plain"][1], heldout["mixed"][0], heldout["mixed"][4]]
+    found = trainer._generate_and_score_completions([row for row in rows for _ in range(2)])
+    temperatures = [1.2, 1.2, TEMPERATURES["chat"], TEMPERATURES["math"]]
+    assert_scored_at([value for value in temperatures for _ in range(2)], tiny_policy, found)
+    assert (found["completion_mask"].sum(1) > 1).any()
+    alone = trainer._generate_and_score_completions([row for row in heldout["plain"] for _ in range(2)])
+    assert_scored_at([1.2] * 12, tiny_policy, alone)
+    assert alone["completion_mask"].sum(1).max() > 1
+    assert trainer.evaluate()["eval_plain_loss"] is not None
 
 
 def test_transformers_draws_every_domain_in_its_own_way(tiny_policy, tmp_path):
