@@ -20,12 +20,14 @@ class Layout:
     Attributes:
         engine: `single`, `ddp`, `zero1`, `zero2`, `zero3` or `fsdp2`.
         ranks: data-parallel ranks.
-        offload: DeepSpeed keeps gradients and optimizer states in host memory.
+        offload: gradients and optimizer states are in host memory.
+        offload_weights: so are the weights, but for the layers that are computed with.
     """
 
     engine: str
     ranks: int
     offload: bool = False
+    offload_weights: bool = False
 
     @property
     def sharded_weights(self) -> bool:
@@ -62,17 +64,18 @@ class MemoryEstimate:
     def device(self) -> int:
         """Bytes on the device."""
         offloaded = 0 if self.layout.offload else self.gradients + self.optimizer
-        return self.weights + offloaded + (0 if self.kept_on_host else self.kept)
+        weights = 0 if self.layout.offload_weights else self.weights
+        return weights + offloaded + (0 if self.kept_on_host else self.kept)
 
     def line(self) -> str:
         """One line for people, in GiB."""
-        host = " on the host" if self.layout.offload else ""
-        kept = " on the host" if self.kept_on_host else ""
+        place = {False: "", True: " on the host"}
+        weights, host = place[self.layout.offload_weights], place[self.layout.offload]
         ranks = f" over {self.layout.ranks} ranks" if self.layout.ranks > 1 else ""
         return (
-            f"{_gib(self.weights)} weights, {_gib(self.gradients)} gradients{host}, {_gib(self.optimizer)} optimizer "
-            f"states{host}, {_gib(self.kept)} kept domain gradients{kept} ({self.layout.engine}{ranks}); activations, "
-            "vLLM and reward models come on top"
+            f"{_gib(self.weights)} weights{weights}, {_gib(self.gradients)} gradients{host}, "
+            f"{_gib(self.optimizer)} optimizer states{host}, {_gib(self.kept)} kept domain gradients{place[self.kept_on_host]} "
+            f"({self.layout.engine}{ranks}); activations, vLLM and reward models come on top"
         )
 
 
@@ -140,11 +143,16 @@ def launch_layout(config: MGSConfig, ranks: int, environment: Mapping[str, str] 
             given = json.loads(Path(given).read_text())
         zero = (given or {}).get("zero_optimization", {})
         stage = zero.get("stage", environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
-        device = (zero.get("offload_optimizer") or {}).get("device")
-        device = device or environment.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none")
-        return Layout(f"zero{stage}", ranks, offload=device == "cpu")
+        optimizer, weights = (
+            (zero.get(f"offload_{what}") or {}).get("device")
+            or environment.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what.upper()}_DEVICE", "none")
+            for what in ("optimizer", "param")
+        )
+        return Layout(f"zero{stage}", ranks, optimizer == "cpu", weights == "cpu" and str(stage) == "3")
     if config.fsdp or environment.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        return Layout("fsdp2", ranks)
+        asked = (config.fsdp_config or {}).get("cpu_offload", environment.get("FSDP_OFFLOAD_PARAMS", "false"))
+        offload = str(asked).lower() == "true"
+        return Layout("fsdp2", ranks, offload, offload)
     return Layout("ddp" if ranks > 1 else "single", ranks)
 
 
