@@ -66,13 +66,22 @@ def combine_all(
     is taken in float64 and rounded once. A gradient of weight zero is not read, so it may hold anything.
 
     Args:
-        out: one-dimensional tensors on one device; each may be one of its own vector's gradients.
+        out: one-dimensional tensors; each is computed on its own device, and may be one of its own vector's gradients.
         vectors: for each vector its T domain gradients, one-dimensional tensors as long as its `out`; None for zeros.
         weights: for each vector T numbers.
     """
-    if not out:
-        return
-    device = out[0].device
+    for device in dict.fromkeys(target.device for target in out):
+        here = [i for i, target in enumerate(out) if target.device == device]
+        _combine_on(device, [out[i] for i in here], [vectors[i] for i in here], [weights[i] for i in here])
+
+
+def _combine_on(
+    device: torch.device,
+    out: Sequence[Tensor],
+    vectors: Sequence[Sequence[Tensor | None]],
+    weights: Sequence[Sequence[float]],
+) -> None:
+    """`combine_all` of what is on one device."""
     chunks = cut([target.numel() for target in out], device)
     size = max((chunk.stop - chunk.start for chunk in chunks), default=0)
     most = max(len(vector) for vector in vectors)

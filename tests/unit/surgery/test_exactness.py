@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgs_trl.surgery import chunks, partition, projection_order, resolve_conflicts, step_generator
+from mgs_trl.surgery.gramian import combine_all
 from tests.support.reference import modular_pcgrad, relative_error
 
 SHAPES = {
@@ -162,6 +163,18 @@ def test_threads_change_no_bit(monkeypatch):
         chunks._set_threads(before)
     for (_, method), result in results.items():
         assert torch.equal(result, results[1, method])
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0], [0.5, -2.0]])
+def test_parameters_on_several_devices_are_combined_each_on_its_own(weights):
+    """A model that is split over devices; `meta` stands for a second one, as tensors cannot be mixed with it either."""
+    rows = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(3))
+    devices = ["cpu", "meta", "cpu", "meta"]
+    out = [torch.empty(5, device=device) for device in devices]
+    vectors = [list(row.to(device)) for row, device in zip(rows, devices, strict=True)]
+    combine_all(out, vectors, [weights] * 4)
+    for i in (0, 2):
+        assert relative_error(out[i], np.array(weights) @ rows[i].double().numpy()) < 1e-7
 
 
 def test_bfloat16_gradients_are_decided_in_float64():
