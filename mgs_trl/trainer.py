@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from mgs_trl.checkpoints import RUN_ID
 from mgs_trl.config import MGSConfig
 from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
@@ -94,10 +95,11 @@ class MGSTrainer(RolloutTrainer):
             self.vllm_generation.sync_weights = self._timed(self.vllm_generation.sync_weights, "sync")
         output = Path(str(args.output_dir))
         self._conflict_log = ConflictLog(output / "conflicts.jsonl", args.conflict_log_steps or 0)
-        self.add_callback(MetricsLog(output))
+        self._metrics_log = MetricsLog(output)
+        self.add_callback(self._metrics_log)
         if self.mix.multi_domain:
             check_engine(self.accelerator)
-            self.add_callback(_TokenMetrics(self))
+            self.add_callback(_TrainingCalls(self))
 
     # --- data: exact quotas, rows labelled with their domain ---
 
@@ -169,7 +171,8 @@ class MGSTrainer(RolloutTrainer):
         if not self.mix.multi_domain:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        self._prepare_surgery(model)
+        if callable(getattr(self.optimizer, "train", None)):
+            self.optimizer.train()  # before the rollouts: a schedule-free optimizer evaluates with other weights
         started = time.perf_counter()
         *earlier, last = self._micro_step(inputs)
         drawn = time.perf_counter()
@@ -191,10 +194,9 @@ class MGSTrainer(RolloutTrainer):
     # --- surgery: keep each domain's gradient, decide at the window's end ---
 
     def _prepare_surgery(self, model: nn.Module) -> None:
-        if self._engine is not None:
-            return
+        """For the model as prepared for training; every call of `train` may have another optimizer."""
         args = self.args
-        unwrapped = cast(nn.Module, self.accelerator.unwrap_model(self.model))
+        unwrapped = cast(nn.Module, self.accelerator.unwrap_model(self.model, keep_torch_compile=False))
         self._engine = make_engine(self.accelerator, model, unwrapped)
         if not args.separates_domains:
             return
@@ -209,7 +211,7 @@ class MGSTrainer(RolloutTrainer):
         )
         self._surgeon = Surgeon(self.mix.domains, modules, rule, args.gramian_ema)
         if self._loaded_state is not None:
-            self._surgeon.smoother.load_state_dict(self._loaded_state["smoother"])
+            self._surgeon.load_state_dict(self._loaded_state)
         self._collector = DomainGradients(
             self._engine,
             modules,
@@ -308,6 +310,9 @@ class MGSTrainer(RolloutTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
+        if mode == "train" and len(self.mix.domains) == 1:
+            for name in {"entropy", "kl"} & self._metrics[mode].keys():  # every row is the domain's
+                self._metrics[mode][f"domain/{self.mix.domains[0]}/{name}"] = list(self._metrics[mode][name])
         for name, value in self._domain_metrics[mode].flush().items():
             self._metrics[mode][name].append(value)
         super().log(logs, start_time)
@@ -316,16 +321,30 @@ class MGSTrainer(RolloutTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        if self.mix.multi_domain and self.args.should_save:
-            folder = Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            smoother = self._surgeon.smoother.state_dict() if self._surgeon else None
+        self._add_to_checkpoint(
+            Path(self._get_output_dir(trial=trial)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        self._add_to_checkpoint(Path(checkpoint_folder))  # else it would be uploaded without
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _add_to_checkpoint(self, folder: Path) -> None:
+        if not self.args.should_save:
+            return
+        if self._metrics_log.run_id is not None:
+            (folder / RUN_ID).write_text(self._metrics_log.run_id)
+        if self.mix.multi_domain:
+            smoother = self._surgeon.state_dict() if self._surgeon else None
             state = {"quotas": self.mix.quotas, "smoother": smoother, "ranks": self.accelerator.num_processes}
             torch.save(state, folder / STATE_FILE)
 
     def _inner_training_loop(self, *args: Any, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        # Before anything is loaded into the engine.
-        if self.mix.multi_domain and resume_from_checkpoint is not None:
-            self._read_state(Path(resume_from_checkpoint))
+        self._loaded_state = None
+        if self.mix.multi_domain:
+            self._buffered_inputs = None  # of an earlier call: the position follows from the steps done
+            if resume_from_checkpoint is not None:
+                self._read_state(Path(resume_from_checkpoint))  # before anything is loaded into the engine
         try:
             return super()._inner_training_loop(*args, resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         except RolloutError:  # on every rank, between two steps
@@ -348,18 +367,23 @@ class MGSTrainer(RolloutTrainer):
                 f"the checkpoint {checkpoint} holds DeepSpeed shards of {state['ranks']} ranks, but this run has "
                 f"{ranks}; resume on as many, or start from its model with a fresh optimizer."
             )
-        self._loaded_state = state if state["smoother"] is not None else None
+        self._loaded_state = state["smoother"]
 
 
-class _TokenMetrics(TrainerCallback):
-    """Sums token metrics over ranks in the steps that log, on every rank."""
+class _TrainingCalls(TrainerCallback):
+    """What is done on every rank when training begins, and before its metrics are logged."""
 
     def __init__(self, trainer: MGSTrainer):
         self._trainer = trainer
 
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self._trainer._prepare_surgery(self._trainer.model_wrapped)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if control.should_log:
             self._trainer._reduce_token_sums()
+
+    on_epoch_end = on_step_end
 
 
 def _scale_gradient(value: Tensor, factor: float | Tensor) -> Tensor:

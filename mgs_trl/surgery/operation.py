@@ -1,6 +1,7 @@
 """One surgery: from a step's Gramians to weights and a report, the same for the trainer and for any other loop."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,3 +45,30 @@ class Surgeon:
             weights = torch.where(finite, weights, 0.0)
         dropped = tuple(name for name, ok in zip(self.domains, finite.tolist(), strict=True) if not ok)
         return ConflictReport(step, self.domains, self.modules, self.kinds, gramian, weights, dropped)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The smoothed Gramians, and of which modules they are."""
+        return {"modules": list(self.modules), **self.smoother.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from the smoothed Gramians of a checkpoint; without smoothing, now or then, there are none.
+
+        Args:
+            state: from `state_dict`.
+
+        Raises:
+            ValueError: Gramians of other modules or of another number of domains.
+        """
+        total = state["total"]
+        if total is None or self.smoother.beta == 0.0:
+            return
+        shape = (len(self.modules), len(self.domains), len(self.domains))
+        names = tuple(state.get("modules", self.modules))  # an earlier version saved none
+        if names != self.modules or tuple(total.shape) != shape:
+            saved, here = f"{total.shape[0]} modules ({names[0]}, ...)", f"{shape[0]} modules ({self.modules[0]}, ...)"
+            raise ValueError(
+                f"the checkpoint has smoothed Gramians of {saved} and {total.shape[1]} domains, but this run has "
+                f"{here} and {shape[1]} domains; resume with the granularity and the trained parameters of the checkpoint, or "
+                "set gramian_ema to 0."
+            )
+        self.smoother.load_state_dict(dict(state))

@@ -38,7 +38,8 @@ class GramianSmoother:
         return torch.where(self.mass > 0, self.total / torch.where(self.mass > 0, self.mass, 1.0), gramian)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"beta": self.beta, "total": self.total, "mass": self.mass}
+        return {"total": self.total, "mass": self.mass}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.beta, self.total, self.mass = state["beta"], state["total"], state["mass"]
+        """Continue from a history, whatever beta it was made with: total and mass remain those of a weighted mean."""
+        self.total, self.mass = state["total"], state["mass"]

@@ -161,7 +161,7 @@ def test_smoothing_is_the_bias_corrected_exponential_mean_and_survives_a_checkpo
         rows = torch.randn(len(modules), 2, 6, generator=generator, dtype=torch.float64)
         history.append(rows @ rows.mT)
         if step == 3:
-            restored.smoother.load_state_dict(surgeon.smoother.state_dict())
+            restored.load_state_dict(surgeon.state_dict())
         weights = [0.9 ** (step - k) for k in range(step + 1)]
         mean = sum(w * g for w, g in zip(weights, history, strict=True)) / sum(weights)
         report = surgeon.decide(history[-1], step)
@@ -170,6 +170,48 @@ def test_smoothing_is_the_bias_corrected_exponential_mean_and_survives_a_checkpo
         assert torch.equal(report.gramian, history[-1])
         if step >= 3:
             assert torch.equal(report.weights, restored.decide(history[-1], step).weights)
+
+
+def surgeon_after(granularity: str, smoothing: float, seed: int = 0) -> Surgeon:
+    """With the history of one step."""
+    surgeon = Surgeon("ab", partition(list(SHAPES), granularity), SurgeryRule(), smoothing)
+    rows = torch.randn(len(surgeon.modules), 2, 6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    surgeon.decide(rows @ rows.mT, seed)
+    return surgeon
+
+
+@pytest.mark.parametrize("earlier_version", [False, True])
+def test_changed_smoothing_is_that_of_the_resumed_run(earlier_version):
+    """The history stays, and is forgotten at the new rate."""
+    state = surgeon_after("block", 0.9).state_dict()
+    state = {"beta": 0.9, "total": state["total"], "mass": state["mass"]} if earlier_version else state
+    resumed = Surgeon("ab", partition(list(SHAPES), "block"), SurgeryRule(), smoothing=0.5)
+    resumed.load_state_dict(state)
+    eye = torch.eye(2, dtype=torch.float64).expand(len(resumed.modules), 2, 2)
+    # Of the first Gramian the mean holds 0.1 in the state; of the second, 0.5, while the first fades to 0.05.
+    expected = (0.05 * state["total"] / 0.1 + 0.5 * eye) / 0.55
+    assert torch.allclose(resumed.smoother.update(eye), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("saved, resumed", [("global", "block"), ("block", "tensor"), ("tensor", "layer")])
+def test_history_of_other_modules_is_refused(saved, resumed):
+    state = surgeon_after(saved, 0.9).state_dict()
+    other = surgeon_after(resumed, 0.9)
+    words = rf"of {len(state['modules'])} modules \(.* this run has {len(other.modules)} modules"
+    with pytest.raises(ValueError, match=words) as e:
+        other.load_state_dict(state)
+    assert "granularity" in str(e.value) and "\n" not in str(e.value)
+    with pytest.raises(ValueError, match="granularity"):  # saved by an earlier version, which named no modules
+        other.load_state_dict({"beta": 0.9, "total": state["total"], "mass": state["mass"]})
+    surgeon_after(resumed, 0.0).load_state_dict(state)  # nothing is smoothed, so nothing is taken over
+    other.load_state_dict(surgeon_after(saved, 0.0).state_dict())
+
+
+def test_history_of_as_many_other_modules_is_refused():
+    surgeon = surgeon_after("block", 0.9)
+    state = surgeon.state_dict()
+    with pytest.raises(ValueError, match="granularity"):
+        surgeon.load_state_dict({**state, "modules": [*state["modules"][:-1], "another"]})
 
 
 def test_report_against_vectors():

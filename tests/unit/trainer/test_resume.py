@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
-from mgs_trl import MGSTrainer
-from tests.support.rollouts import ScriptedRollouts, prompts
+from mgs_trl import MGSConfig, MGSTrainer
+from tests.support.rollouts import ScriptedRollouts, prompts, reward
+from tests.unit.trainer.conftest import SETTINGS as UNIT
 
 
 class Seen(ScriptedRollouts):
@@ -86,3 +87,50 @@ def test_conflict_log_of_a_resumed_run_has_every_step_once(ours, tmp_path):
     lines = [json.loads(line) for line in Path(tmp_path / "ours" / "conflicts.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[0]["domains"] == ["chat", "instruction_following", "math"]
+
+
+SMOOTHED = {**SETTINGS, "max_steps": 3, "gramian_ema": 0.9}
+
+
+def test_other_granularity_is_refused_before_training(ours, tmp_path):
+    ours(granularity="global", **SMOOTHED)
+    seen = Seen()
+    with pytest.raises(ValueError, match=r"of 1 modules \(global, \.\.\.\).*resume with the granularity"):
+        ours(granularity="block", rollouts=seen, resume=str(tmp_path / "ours" / "checkpoint-1"), **SMOOTHED)
+    assert not seen.batches
+
+
+def test_changed_smoothing_takes_effect(ours, tmp_path):
+    ours(**SMOOTHED)
+    run = ours(resume=str(tmp_path / "ours" / "checkpoint-1"), **{**SMOOTHED, "gramian_ema": 0.5})
+    assert run.trainer._surgeon.smoother.beta == 0.5
+
+
+def test_resumed_in_the_same_process_equals_the_first_time(ours, tmp_path):
+    """The smoothed Gramian and the place in the data are the checkpoint's, not those that the first call ended with."""
+    seen = Seen()
+    run = ours(rollouts=seen, **SMOOTHED)
+    first, batches = run.parameters(), list(seen.batches)
+    mass = run.trainer._surgeon.smoother.mass.clone()
+    run.trainer.train(resume_from_checkpoint=str(tmp_path / "ours" / "checkpoint-1"))
+    assert seen.batches == batches + batches[1:]
+    assert torch.equal(run.trainer._surgeon.smoother.mass, mass)
+    for name, value in run.parameters().items():
+        assert torch.allclose(value, first[name], rtol=1e-6, atol=1e-8), name
+
+
+def test_what_is_uploaded_has_the_smoothed_gramian(tiny_policy, tmp_path, monkeypatch):
+    """A checkpoint is pushed to the hub by the call that saves it."""
+    pushed = []
+
+    def push(self, checkpoint_folder):
+        pushed.append({path.name for path in Path(checkpoint_folder).iterdir()})
+
+    monkeypatch.setattr(Trainer, "_push_from_checkpoint", push)
+    monkeypatch.setattr(Trainer, "init_hf_repo", lambda *args, **kwargs: None)
+    args = MGSConfig(**{**UNIT, **SETTINGS, "max_steps": 1, "output_dir": str(tmp_path), "hub_model_id": "a/b"})
+    trainer = MGSTrainer(tiny_policy, reward, args, prompts(4), rollout_func=ScriptedRollouts())
+    args.push_to_hub = True
+    trainer.train()
+    assert len(pushed) == 1
+    assert {"surgery_state.pt", "run_id", "model.safetensors"} <= pushed[0]

@@ -54,6 +54,36 @@ def test_evaluation_logs_each_domain(tiny_policy, tmp_path):
     assert weighted == pytest.approx(logs[0]["eval_reward"], rel=1e-5)
 
 
+def test_rollouts_after_an_evaluation_come_from_the_weights_that_are_trained(tiny_policy, tmp_path):
+    """A schedule-free optimizer swaps the model's weights by `train()` and `eval()`."""
+
+    class Switching(torch.optim.SGD):
+        mode = "eval"
+
+        def train(self):
+            self.mode = "train"
+
+        def eval(self):
+            self.mode = "eval"
+
+    class Watching(ScriptedRollouts):
+        def __call__(self, prompts, trainer):
+            seen.append((trainer.model.training, optimizer.mode))
+            return super().__call__(prompts, trainer)
+
+    seen: list[tuple[bool, str]] = []
+    model = AutoModelForCausalLM.from_pretrained(tiny_policy)
+    optimizer = Switching(model.parameters(), lr=1e-3)
+    args = config(tmp_path, max_steps=2, eval_on_start=True, eval_strategy="steps", eval_steps=1)
+    data = prompts(10)
+    trainer = MGSTrainer(
+        model, reward, args, data, eval_dataset=data.select([0]), rollout_func=Watching(), optimizers=(optimizer, None),
+        processing_class=AutoTokenizer.from_pretrained(tiny_policy, padding_side="left"),
+    )  # fmt: skip
+    trainer.train()
+    assert seen == [(False, "eval"), (True, "train")] * 2 + [(False, "eval")]
+
+
 def test_logged_domain_rewards_are_means_over_rows(tiny_policy, tmp_path):
     """D7: what is logged is what was scored."""
     scored: dict[str, list[float]] = {}
