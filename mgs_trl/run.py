@@ -1,6 +1,5 @@
 """What the training command does with a recipe: one run, or the runs that its strategy consists of."""
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,11 +8,11 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from mgs_trl.build import build_trainer, release
+from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
-from mgs_trl.metrics_log import describe_launch
+from mgs_trl.metrics_log import describe_launch, write_launches
 from mgs_trl.progress import ProgressLine
 from mgs_trl.recipe import Recipe, output_of, recipe_yaml
 from mgs_trl.staged import STAGED, train_strategy
@@ -26,7 +25,7 @@ class Command:
     """How the command was given.
 
     Attributes:
-        again: the command line that resumes an interrupted run.
+        again: the command line that goes on with this run if it is interrupted.
         resume: a checkpoint's directory, `last`, or None for a new run.
     """
 
@@ -82,11 +81,11 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
     if stop.received:
         if trainer.is_world_process_zero():
             done = f"stopped after step {trainer.state.global_step}"
-            print(f"{done}; resume with: {command.again} --resume", file=sys.stderr)
+            print(f"{done}; resume with: {command.again}", file=sys.stderr)
         return 128 + stop.received
+    trainer.save_model()  # first: an evaluation that fails must not cost the training
     if heldout:
         trainer.evaluate()
-    trainer.save_model()
     release(trainer)
     return 0
 
@@ -97,8 +96,8 @@ def _evaluate_merged(recipe: Recipe) -> None:
     model = replace(recipe.model, name_or_path=str(output), revision=None)
     trainer = build_trainer(replace(recipe, model=model, peft=None))
     if trainer.is_world_process_zero():
-        launches = [describe_launch(trainer.args, 0)]
-        (output / "run.json").write_text(json.dumps({"launches": launches}, indent=1, default=str))
+        (output / "metrics.jsonl").unlink(missing_ok=True)
+        write_launches(output, [describe_launch(trainer.args, 0, 0)])
     if trainer.eval_dataset is not None:
         trainer.evaluate()
 
@@ -115,7 +114,12 @@ def _checkpoint(resume: str | None, output: Path, may_lack: bool) -> str | None:
         if not Path(resume).is_dir():
             raise ValueError(f"--resume: checkpoint {resume!r} is not a directory.")
         return resume
-    last = get_last_checkpoint(str(output)) if output.is_dir() else None
+    last = last_checkpoint(output)
     if last is None and not may_lack:
-        raise ValueError(f"--resume: there is no checkpoint in {str(output)!r}.")
-    return last
+        others = "; those in it are an earlier run's, which --resume DIR can name" if _has_checkpoints(output) else ""
+        raise ValueError(f"--resume: there is no checkpoint of this run in {str(output)!r}{others}.")
+    return None if last is None else str(last)
+
+
+def _has_checkpoints(output: Path) -> bool:
+    return any(output.glob("checkpoint-*"))

@@ -17,13 +17,15 @@ import mgs_trl.trainer  # noqa: F401
 from mgs_trl.adapter import fold_adapter, holds_adapter
 from mgs_trl.agreement import from_main_process
 from mgs_trl.arguments import build_config
+from mgs_trl.checkpoints import RUN_FILE
+from mgs_trl.metrics_log import write_launches
 from mgs_trl.recipe import ModelSpec, Recipe, output_of, recipe_yaml
 from mgs_trl.strategies import strategy_of
 from mgs_trl.strategies.merge import merge_experts
 from mgs_trl.strategies.stages import Stage, given_experts, stages_of
 
 FINISHED = "finished"  # empty file in a stage's directory, written last
-LOGS = ("metrics.jsonl", "conflicts.jsonl", "run.json", "recipe.yaml", FINISHED)
+LOGS = ("metrics.jsonl", "conflicts.jsonl", RUN_FILE, "recipe.yaml", FINISHED)
 STAGED = ("sequential", "merge")
 
 
@@ -81,6 +83,7 @@ def _prepare(recipe: Recipe, stages: Sequence[Stage], output: Path, resume: bool
     if not resume:
         for stage in stages:
             (stage.output / FINISHED).unlink(missing_ok=True)
+            (stage.output / RUN_FILE).unlink(missing_ok=True)  # else its checkpoints would count as this run's
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.yaml").write_text(recipe_yaml(recipe))
     return [stage.name for stage in stages if (stage.output / FINISHED).is_file()]
@@ -104,11 +107,11 @@ def _gather_logs(stages: Sequence[Stage], output: Path) -> None:
     for stage in stages:
         own = [json.loads(line) for line in (stage.output / "metrics.jsonl").read_text().splitlines()]
         lines += [{**line, "step": line["step"] + before, "stage": stage.name} for line in own]
-        for launch in json.loads((stage.output / "run.json").read_text())["launches"]:
+        for launch in json.loads((stage.output / RUN_FILE).read_text())["launches"]:
             launches.append({**launch, "from_step": launch["from_step"] + before, "stage": stage.name})
         before = max((line["step"] for line in lines), default=before)
     (output / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (output / "run.json").write_text(json.dumps({"launches": launches}, indent=1))
+    write_launches(output, launches)
 
 
 def _copy_policy(source: Path, target: Path) -> None:

@@ -28,15 +28,15 @@ def read_log(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def heldout_scores(log_history: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """First and last held-out reward of each domain; empty if there was no evaluation."""
+def heldout_scores(log_history: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float | None, float]]:
+    """First and last held-out reward of each domain, None and the only one if there was one evaluation."""
     scores: dict[str, list[float]] = {}
     for entry in log_history:
         for key, value in entry.items():
             match = _HELDOUT.fullmatch(key)
             if match:
                 scores.setdefault(match["domain"], []).append(float(value))
-    return {domain: (values[0], values[-1]) for domain, values in sorted(scores.items())}
+    return {name: (values[0] if values[1:] else None, values[-1]) for name, values in sorted(scores.items())}
 
 
 def conflicts(log_history: Iterable[Mapping[str, Any]]) -> dict[str, Pair]:
@@ -58,7 +58,8 @@ def closing_tables(log_history: Sequence[Mapping[str, Any]]) -> list[Table]:
     if scores:
         table = Table("domain", "before", "after", "change", title="Held-out reward")
         for domain, (before, after) in scores.items():
-            table.add_row(domain, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
+            change = ("-", f"{after:.3f}", "-") if before is None else _change(before, after)
+            table.add_row(domain, *change)
         tables.append(table)
     pairs = conflicts(log_history)
     if pairs:
@@ -83,6 +84,10 @@ def closing_tables(log_history: Sequence[Mapping[str, Any]]) -> list[Table]:
             table.caption = f"Surgery changed the update by {median(removed):.1%} of its norm in the median step."
         tables.append(table)
     return tables
+
+
+def _change(before: float, after: float) -> tuple[str, str, str]:
+    return f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -24,9 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _check(recipe, arguments.ranks)
         from mgs_trl.run import Command, train
 
-        again = shlex.join([arguments.recipe, *arguments.overrides])
         training = True
-        return train(recipe, Command(f"accelerate launch -m mgs_trl.train {again}", arguments.resume))
+        return train(recipe, Command(_again(arguments), arguments.resume))
     except (ValueError, RuntimeError) as error:
         if arguments.traceback or not _is_users(error):
             raise
@@ -60,6 +59,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.overrides.append(arguments.resume)  # `--resume key=value` names no checkpoint
         arguments.resume = "last"
     return arguments
+
+
+def _again(arguments: argparse.Namespace) -> str:
+    """The command line that goes on with this run: as it was started, with as many processes."""
+    from mgs_trl.metrics_log import launch_command
+
+    words = shlex.split(launch_command())
+    if arguments.recipe not in words:  # `main` was called by another program
+        words = ["accelerate", "launch", "-m", "mgs_trl.train", arguments.recipe, *arguments.overrides]
+    elsewhere = ("--resume", f"--resume={arguments.resume}", arguments.resume)
+    return shlex.join([*(word for word in words if word not in elsewhere), "--resume"])
 
 
 def _check(recipe: Recipe, ranks: int | None) -> int:

@@ -41,6 +41,17 @@ def test_closing_tables():
     assert closing_tables([{"loss": 1.0}]) == []
 
 
+def test_a_single_evaluation_is_no_change():
+    assert heldout_scores(LOG[:1]) == {"chat": (None, -1.0), "math": (None, 0.25)}
+    (table,) = closing_tables(LOG[:1])
+    assert [list(column.cells) for column in table.columns] == [
+        ["chat", "math"],
+        ["-"] * 2,
+        ["-1.000", "0.250"],
+        ["-"] * 2,
+    ]
+
+
 def test_progress_lines():
     logs = {"domain/math/reward": 0.5, "domain/chat/reward": 1.0, "surgery/removed": 0.02, "grad_norm": 1.5}
     line = progress_line(logs, 7)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 from transformers import TrainerControl
 
+from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
+from mgs_trl.metrics_log import COMMAND
 from mgs_trl.recipe import load_recipe
-from mgs_trl.train import main
+from mgs_trl.train import _again, _parse, main
 
 SMALL = [
     "rollout=transformers",
@@ -162,10 +165,36 @@ def test_errors_that_are_not_the_users_keep_their_traceback(command, monkeypatch
 
 
 def test_an_override_after_resume_is_an_override():
-    from mgs_trl.train import _parse
-
     arguments = _parse(["miniature", "--resume", "trainer.max_steps=3"])
     assert (arguments.overrides, arguments.resume) == (["trainer.max_steps=3"], "last")
+
+
+@pytest.mark.parametrize("resume", [[], ["--resume"], ["--resume", "out/checkpoint-3"], ["--resume=out/checkpoint-3"]])
+def test_the_command_that_goes_on_is_the_one_that_was_given(monkeypatch, resume):
+    """With its launcher and number of processes; --resume then means the last checkpoint."""
+    given = ["accelerate", "launch", "--num_processes", "8", "-m", "mgs_trl.train", "my recipe.yaml", "trainer.seed=1"]
+    monkeypatch.setenv(COMMAND, shlex.join([*given, *resume]))
+    assert shlex.split(_again(_parse([*given[6:], *resume]))) == [*given, "--resume"]
+
+
+def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys):
+    """A run that is started anew in the directory of another does not go on from the other's last checkpoint."""
+    unseen = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
+    steps = [*command, *unseen, f"trainer.output_dir={tmp_path}", "trainer.save_strategy=steps", "trainer.save_steps=1"]
+    assert main([*steps, "trainer.max_steps=3"]) == 0
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert main([*steps, "trainer.max_steps=2"]) == 0
+    assert (tmp_path / "checkpoint-3").is_dir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+    assert main([*steps, "trainer.max_steps=4", "--resume"]) == 0
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    launches = json.loads((tmp_path / "run.json").read_text())["launches"]
+    assert [launch["from_step"] for launch in launches] == [0, 2]
+    assert [launch["max_steps"] for launch in launches] == [2, 4]
+    for path in tmp_path.glob("checkpoint-*/run_id"):
+        path.write_text("another")
+    assert main([*steps, "--resume"]) == 2
+    assert "no checkpoint of this run" in capsys.readouterr().err
 
 
 def run(command, miniature, log):
@@ -194,7 +223,9 @@ def test_interrupted_and_resumed_runs_as_if_nothing_had_happened(miniature, tmp_
         process.send_signal(signal.SIGTERM)
         assert process.wait(300) == 128 + signal.SIGTERM
     text = log.read_text()
-    step = int(re.search(r"stopped after step (\d+); resume with: accelerate launch .*--resume", text)[1])
+    step = int(
+        re.search(r"stopped after step (\d+); resume with: python\S* -m mgs_trl.train miniature .*--resume", text)[1]
+    )
     assert 2 <= step < 30
     assert (broken / f"checkpoint-{step}").is_dir()
     with log.open("w") as file:

@@ -4,6 +4,7 @@ import json
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from mgs_trl.checkpoints import read_run_id
 from mgs_trl.metrics_log import MetricsLog
 
 
@@ -45,6 +46,37 @@ def test_evaluation_before_training_is_kept(tmp_path):
     callback.on_train_begin(args, TrainerState(), TrainerControl())
     log(callback, args, 1, loss=1.0)
     assert lines(tmp_path / "new") == [{"step": 0, "eval_reward": 0.25}, {"step": 1, "loss": 1.0}]
+
+
+def test_evaluating_in_the_directory_of_another_run_leaves_its_log(tmp_path):
+    callback, args = begin(tmp_path, 0)
+    log(callback, args, 1, loss=1.0)
+    log(callback, args, 2, loss=2.0)
+    before = lines(tmp_path)
+    evaluation = MetricsLog(tmp_path)
+    log(evaluation, args, 0, eval_reward=0.5)
+    assert lines(tmp_path) == before
+    evaluation.on_train_begin(args, TrainerState(global_step=1), TrainerControl())  # it is resumed after all
+    assert lines(tmp_path) == before[:1]
+
+
+def test_a_new_run_has_a_name_of_its_own_and_no_conflicts_of_another(tmp_path):
+    begin(tmp_path, 0)
+    first = read_run_id(tmp_path)
+    (tmp_path / "conflicts.jsonl").write_text("of this run")
+    begin(tmp_path, 3)
+    assert read_run_id(tmp_path) == first is not None
+    assert (tmp_path / "conflicts.jsonl").exists()
+    begin(tmp_path, 0)
+    assert read_run_id(tmp_path) != first
+    assert not (tmp_path / "conflicts.jsonl").exists()
+
+
+def test_planned_steps_are_those_of_the_trainer(tmp_path):
+    """Arguments of a run that counts epochs say -1."""
+    callback, args = MetricsLog(tmp_path), TrainingArguments(str(tmp_path), use_cpu=True)
+    callback.on_train_begin(args, TrainerState(max_steps=40), TrainerControl())
+    assert json.loads((tmp_path / "run.json").read_text())["launches"][0]["max_steps"] == 40
 
 
 def test_other_ranks_write_nothing(tmp_path):
