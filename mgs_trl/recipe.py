@@ -236,10 +236,16 @@ def recipe_yaml(recipe: Recipe) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(recipe)))
 
 
+def _chooses_file(override: Override, directory: Path) -> bool:
+    """Whether an override picks a file of a folder beside the recipe (hydra's config groups), not a value of it."""
+    names = [path.stem for path in (directory / override.key_or_group).glob("*.yaml")]
+    return override.value() in names
+
+
 def _compose(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Hydra's composition of the file and its defaults list, with the overrides, interpolations resolved."""
     parsed = [_parse_override(text) for text in overrides]
-    groups = [str(o.input_line) for o in parsed if (path.parent / o.key_or_group).is_dir()]
+    groups = [str(o.input_line) for o in parsed if _chooses_file(o, path.parent)]
     search = f"hydra.searchpath=['file://{recipes_directory()}']"  # lets any recipe build on a shipped one
     try:
         with initialize_config_dir(str(path.parent), job_name="mgs_trl", version_base="1.3"):

@@ -4,6 +4,7 @@ import argparse
 import csv
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mgs_trl.metrics_log import COMMAND
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, recipe_yaml
 from mgs_trl.strategies import OPTIONS, STRATEGIES, Options
 from mgs_trl.study.job import RECIPE
@@ -33,8 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         recipe, overrides = load_study(arguments.recipe, arguments.overrides)
         root = Path(str(recipe.trainer.get("output_dir", "outputs/study")))
+        if (root / "metrics.jsonl").exists():
+            raise ValueError(
+                f"trainer.output_dir is {str(root)!r}, which holds a run of its own; give the study another."
+            )
         runs = plan_runs(recipe, overrides, root.absolute())
         done = finished(runs)
+        if not arguments.table:
+            check_runs(arguments.recipe, [run for run in runs if run.name not in done])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -47,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         root.mkdir(parents=True, exist_ok=True)
         (root / "study.yaml").write_text(recipe_yaml(recipe))
         os.environ[RECIPE] = str(find_recipe(arguments.recipe))
+        os.environ[COMMAND] = shlex.join(["python", "-m", "mgs_trl.study", arguments.recipe, *arguments.overrides])
         try:
             work_off(schedule, TARGET, environments(recipe.study.workers), Progress(console, len(runs), schedule))
         except KeyboardInterrupt:
@@ -67,8 +76,8 @@ def load_study(recipe: str, overrides: Sequence[str]) -> tuple[Recipe, list[str]
         key, _, value = text.partition("=")
         if key in ("strategies", "study.strategies") and value.startswith("["):
             selected = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
-        elif key in SHORT or key.startswith("study."):
-            own.append(text if key.startswith("study.") else f"study.{text}")
+        elif key in SHORT or key.lstrip("~+").startswith("study."):
+            own.append(f"study.{text}" if key in SHORT else text)
         else:
             kept.append(text)
     loaded = load_recipe(recipe, [*kept, *own])
@@ -97,6 +106,22 @@ def select(study: StudySpec, names: Sequence[str]) -> StudySpec:
     study.contrasts = [pair for pair in study.contrasts if set(pair) <= set(names)]
     study.sequences = [sequence for sequence in study.sequences if set(sequence.values()) <= set(names)]
     return study
+
+
+def check_runs(recipe: str, runs: Sequence[Run]) -> None:
+    """Load what every strategy trains, and what every regime and checkpoint is evaluated on, before any of it runs.
+
+    Raises:
+        ValueError: an override that does not fit, or a domain without held-out prompts.
+    """
+    trained = {run.strategy: run.training for run in reversed(runs) if run.training}
+    for training in trained.values():
+        load_recipe(recipe, training)
+    evaluated = {(run.regime, run.checkpoint): run.evaluation for run in reversed(runs)}
+    for evaluation in evaluated.values():
+        domains = load_recipe(recipe, evaluation).domains
+        if without := [name for name, domain in domains.items() if domain.eval_dataset is None]:
+            raise ValueError(f"domains.{without[0]} has no eval_dataset, but a study evaluates every domain.")
 
 
 def finished(runs: Sequence[Run]) -> list[str]:

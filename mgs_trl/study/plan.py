@@ -4,11 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, recipe_yaml
 
+MEAN = "mean"  # the plain mean of all domains, listed like a domain
 BASE = "base"  # the policies that training starts from, evaluated like all others
 RESULT = "result.json"  # a run is finished when it has this file, which is written last
 _REFERENCE = re.compile(r"<(\w+)>")
@@ -61,11 +62,13 @@ def plan_runs(recipe: Recipe, overrides: Sequence[str], root: Path) -> list[Run]
         root: the study's directory.
 
     Raises:
-        ValueError: the study names something that it does not have.
+        ValueError: the study names something that it does not have, or a domain has the name of the mean.
     """
     study = recipe.study
     check_study(study)
     assert study is not None
+    if MEAN in recipe.domains:
+        raise ValueError(f"domains has the name {MEAN!r}, which a study's tables give to the mean of all domains.")
     common = hashlib.sha256(_without_study(recipe).encode()).hexdigest()
     runs = []
     for seed in range(study.seeds):
@@ -85,19 +88,16 @@ def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, 
     directory = root / "runs" / run_name(regime, strategy, seed)
     seeded = f"trainer.seed={seed}"
     training: list[str] = []
-    needs: list[str] = []
+    asked = study.strategies.get(strategy, [])
+    needs = [run_name(regime, other, seed) for text in asked for other in _REFERENCE.findall(text)]
     if strategy != BASE:
-        changes = study.strategies[strategy]
-        needs = [run_name(regime, other, seed) for text in changes for other in _REFERENCE.findall(text)]
-        changes = [
-            _REFERENCE.sub(lambda m: str(root / "runs" / run_name(regime, m[1], seed)), text) for text in changes
-        ]
-        training = [*own, *changes, seeded, f"trainer.output_dir={directory}"]
-    evaluation = [*own, "peft=null", seeded, f"trainer.output_dir={directory / 'evaluation'}"]
+        changes = [_REFERENCE.sub(lambda m: _value(root / "runs" / run_name(regime, m[1], seed)), t) for t in asked]
+        training = [*own, *changes, seeded, f"trainer.output_dir={_value(directory)}"]
+    evaluation = [*own, "peft=null", seeded, f"trainer.output_dir={_value(directory / 'evaluation')}"]
     if strategy != BASE:
-        evaluation.append(f"model.name_or_path={directory}")
-    asked = json.dumps([common, study.evaluations, training, evaluation]).replace(str(root), "")
-    settings = hashlib.sha256(asked.encode()).hexdigest()[:16]
+        evaluation.append(f"model.name_or_path={_value(directory)}")
+    lasting = [text for text in own if not text.startswith("trainer.output_dir=")]  # a study may move
+    settings = json.dumps([common, study.evaluations, regime, strategy, seed, lasting, asked])
     return Run(
         regime,
         strategy,
@@ -107,18 +107,24 @@ def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, 
         training=tuple(training),
         evaluation=tuple(evaluation),
         needs=tuple(dict.fromkeys(needs)),
-        settings=settings,
+        settings=hashlib.sha256(settings.encode()).hexdigest()[:16],
         evaluations=study.evaluations,
     )
 
 
+def _value(path: Path) -> str:
+    """A path as the value of a hydra override: quoted where hydra's grammar asks for it."""
+    text = str(path)
+    if re.fullmatch(r"[A-Za-z0-9_/.+-]+", text):
+        return text
+    quoted = re.sub(r'(\\*)"', r'\1\1\\"', text)  # hydra reads a backslash as such unless a quote follows
+    return f'"{quoted}"'
+
+
 def _without_study(recipe: Recipe) -> str:
-    """The recipe without what only says which runs there are: more seeds leave finished runs as they are."""
-    study, recipe.study = recipe.study, None
-    try:
-        return recipe_yaml(recipe)
-    finally:
-        recipe.study = study
+    """The recipe without what only says which runs there are, and where: more seeds leave finished runs as they are."""
+    trainer = {name: value for name, value in recipe.trainer.items() if name != "output_dir"}
+    return recipe_yaml(replace(recipe, study=None, trainer=trainer))
 
 
 def check_study(study: StudySpec | None) -> None:

@@ -8,10 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from mgs_trl.recipe import StudySpec
-from mgs_trl.study.plan import BASE, RESULT, Run
+from mgs_trl.study.plan import BASE, MEAN, RESULT, Run
 from mgs_trl.study.statistics import Difference, Mean, mean, paired_difference
-
-MEAN = "mean"  # the plain mean of all domains, listed like a domain
 
 
 @dataclass(frozen=True)

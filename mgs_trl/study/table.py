@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mgs_trl.study.results import MEAN, Cell, Results
+from mgs_trl.study.plan import MEAN
+from mgs_trl.study.results import Cell, Results
 from mgs_trl.study.statistics import Difference, Mean
 
 

@@ -66,6 +66,19 @@ def result(run: Run) -> dict:
     return json.loads((run.directory / RESULT).read_text())
 
 
+def test_a_mean_is_of_all_domains_or_the_run_fails(study, tmp_path):
+    """A domain that no verifier scored is missing in the log, not zero."""
+    study.write_text(
+        study.read_text().replace("  math: {dataset", "  other: {dataset").replace('"count:share"', '"count:part"', 1)
+    )
+    with (tmp_path / "count.py").open("a") as file:
+        file.write("\n\ndef part(completions, **columns):\n    return [None] * len(completions)\n")
+    runs = {run.strategy: run for run in plan_runs(load_recipe(study), [], tmp_path / "out")}
+    with pytest.raises(ValueError, match="3 of 3 evaluations scored no completion of domain 'chat'"):
+        execute(runs["base"])
+    assert not runs["base"].finished
+
+
 def test_runs_train_evaluate_and_build_on_one_another(study, tmp_path):
     runs = {run.strategy: run for run in plan_runs(load_recipe(study), [], tmp_path / "out")}
     for name in ("base", "mixed", "mgs", "fixed", "second"):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mgs_trl.recipe import Recipe, parse_recipe
+from mgs_trl.recipe import Recipe, load_recipe, parse_recipe
 from mgs_trl.study.plan import plan_runs
 from mgs_trl.study.schedule import Schedule
 
@@ -76,6 +76,29 @@ def test_settings_tell_another_study_apart_but_not_a_longer_or_moved_one(tmp_pat
     changed = make()
     changed.trainer["learning_rate"] = 1e-3
     assert not set(first.values()) & set(settings(changed, [], tmp_path).values())
+    moved = make()
+    moved.trainer["output_dir"] = "elsewhere"
+    assert settings(moved, ["trainer.output_dir=elsewhere"], tmp_path / "elsewhere") == first
+
+
+@pytest.mark.parametrize("name", ["lr=1e-6", "josé", "two words", "a,b", 'say "x"', "~x", "(1)", "back\\slash", "{a}"])
+def test_a_study_may_be_anywhere(name, tmp_path):
+    """Hydra's grammar lets few characters stand in a value unquoted."""
+    root, recipe = tmp_path / name, tmp_path / "recipe.yaml"
+    recipe.write_text("model: policy\ndomains: {a: {dataset: a.jsonl, eval_dataset: a.jsonl, verifier: math}}\n")
+    runs = {run.name: run for run in plan_runs(make(), [], root)}
+    fixed = runs["heavy/fixed/seed0"]
+    loaded = load_recipe(recipe, fixed.training)
+    assert loaded.trainer["output_dir"] == str(fixed.directory)
+    assert loaded.strategy == {"fixed_weights": {"from": str(runs["heavy/mgs/seed0"].directory)}}
+    assert load_recipe(recipe, fixed.evaluation).model.name_or_path == str(fixed.directory)
+
+
+def test_no_domain_is_called_like_the_mean_of_all(tmp_path):
+    recipe = make()
+    recipe.domains["mean"] = recipe.domains.pop("a")
+    with pytest.raises(ValueError, match="domains has the name 'mean'"):
+        plan_runs(recipe, [], tmp_path)
 
 
 @pytest.mark.parametrize(

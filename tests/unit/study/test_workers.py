@@ -34,7 +34,7 @@ def execute(run):
 """
 RECIPE = """
 model: policy
-domains: {math: {dataset: a.jsonl, verifier: math}}
+domains: {math: {dataset: a.jsonl, eval_dataset: a.jsonl, verifier: math}}
 study:
   seeds: 2
   strategies: {mixed: [strategy=mixed], mgs: [strategy=mgs], STRATEGIES}
@@ -127,6 +127,33 @@ def test_any_recipe_can_be_studied_by_naming_strategies(tmp_path, trace, capsys)
     assert main([str(recipe), out, "strategies=[single]"]) == 2  # of which domain?
 
 
+def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, trace, capsys):
+    path = tmp_path / "recipe.yaml"
+    out = f"trainer.output_dir={tmp_path / 'out'}"
+    blind = RECIPE.replace("eval_dataset: a.jsonl, ", "")
+    path.write_text(blind.replace("STRATEGIES", "other: []"))
+    assert main([str(path), out]) == 2
+    assert "domains.math has no eval_dataset" in capsys.readouterr().err
+    assert main([write_recipe(tmp_path, "other: [domains.math.shere=2]"), out]) == 2
+    assert "share" in capsys.readouterr().err
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.jsonl").touch()
+    assert main([write_recipe(tmp_path, "other: []"), out]) == 2
+    assert "holds a run of its own" in capsys.readouterr().err
+    assert calls(trace) == []
+
+
+def test_fewer_regimes_leave_finished_runs_as_they_are(tmp_path, trace):
+    recipe, out = write_recipe(tmp_path, "other: []"), f"trainer.output_dir={tmp_path / 'out'}"
+    text = Path(recipe).read_text() + "  regimes: {plain: [], heavy: [trainer.max_steps=3]}\n"
+    Path(recipe).write_text(text)
+    arguments = [recipe, out, "seeds=1", "strategies=[mixed]", "workers=1"]
+    assert main(arguments) == 0
+    before = len(calls(trace))
+    assert main([*arguments, "~study.regimes.heavy"]) == 0
+    assert len(calls(trace)) == before == 3
+
+
 def test_results_of_other_settings_are_not_mixed_in(tmp_path, trace, capsys):
     recipe, out = write_recipe(tmp_path, "other: []"), f"trainer.output_dir={tmp_path / 'out'}"
     assert main([recipe, out, "seeds=1", "strategies=[mixed]", "workers=1"]) == 0
@@ -162,7 +189,7 @@ def test_a_killed_study_ends_its_workers_and_goes_on_without_doing_a_run_twice(t
 
 
 def wait(condition) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
