@@ -1,7 +1,8 @@
 """The line charts of a run: which series they show, downsampled to what a screen can show."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ _DOMAIN_CHARTS = (
     ("Gradient norm", "before surgery and clipping", "domain/{d}/grad_norm", "grad_norm", True),
 )
 ALL_ROWS = "all rows"
+_COSINE = re.compile(r"conflict/(.+~.+)/cosine")
+_DOMAIN = re.compile(r"domain/(.+)/grad_norm")
 
 
 @dataclass
@@ -101,12 +104,12 @@ def conflict_charts(run: RunFiles, conflicts: Conflicts | None) -> list[Chart]:
             for value in ("cosine", "norm_ratio", "share")
         }
     else:
-        pairs = logged_pairs(run)
+        logged = ["~".join(pair) for pair in logged_pairs(run)]
         get = {
-            value: [(p, i, *run.series(f"conflict/{p}/{value}")) for i, p in enumerate(pairs)]
+            value: [(p, i, *run.series(f"conflict/{p}/{value}")) for i, p in enumerate(logged)]
             for value in ("cosine", "share")
         }
-        get["norm_ratio"] = [(p, i, *_norm_ratio(run, p)) for i, p in enumerate(pairs)]
+        get["norm_ratio"] = [("~".join(p), i, *_norm_ratio(run, *p)) for i, p in enumerate(logged_pairs(run))]
     charts = [
         make_chart("Cosine", "of two domains' gradients, whole model; below 0 they conflict", get["cosine"], zero=True),
         make_chart("Norm ratio", "norm of the first domain's gradient over the second's", get["norm_ratio"], True),
@@ -130,9 +133,19 @@ def surgery_charts(run: RunFiles, conflicts: Conflicts | None, domains: Sequence
     return [chart for chart in charts if chart is not None]
 
 
-def logged_pairs(run: RunFiles) -> list[str]:
-    """Pairs whose cosine is in the run's metrics."""
-    return [m.split("/")[1] for m in run.metrics() if m.startswith("conflict/") and m.endswith("/cosine")]
+def logged_pairs(run: RunFiles) -> list[tuple[str, str]]:
+    """Pairs of domains whose cosine is in the run's metrics."""
+    metrics = run.metrics()
+    known = {match[1] for metric in metrics if (match := _DOMAIN.fullmatch(metric))}
+    texts = [match[1] for metric in metrics if (match := _COSINE.fullmatch(metric))]
+    return [pair for text in texts if (pair := _split_pair(text, known)) is not None]
+
+
+def _split_pair(text: str, known: Collection[str]) -> tuple[str, str] | None:
+    """The two domains of `a~b`, whose names may hold a `~` themselves: those that are `known`, else any two."""
+    parts = text.split("~")
+    splits = [("~".join(parts[:i]), "~".join(parts[i:])) for i in range(1, len(parts))]
+    return next((pair for pair in splits if set(pair) <= set(known)), next(iter(splits), None))
 
 
 def significant(value: float) -> float | None:
@@ -140,8 +153,8 @@ def significant(value: float) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
-def _norm_ratio(run: RunFiles, pair: str) -> tuple[list[int], list[float]]:
-    first, second = (dict(zip(*run.series(f"domain/{name}/grad_norm"), strict=True)) for name in pair.split("~"))
+def _norm_ratio(run: RunFiles, *pair: str) -> tuple[list[int], list[float]]:
+    first, second = (dict(zip(*run.series(f"domain/{name}/grad_norm"), strict=True)) for name in pair)
     steps = [step for step in first if second.get(step, 0.0) > 0 and first[step] > 0]
     return steps, [first[step] / second[step] for step in steps]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from mgs_trl.report.charts import Chart, make_chart
 from mgs_trl.report.read import RunFiles
+from mgs_trl.report.redact import redact
 
 _HELDOUT = re.compile(r"eval_domain/(.+)/reward")
 _IGNORED = ("trainer.output_dir", "trainer.logging_dir", "trainer.run_name")
@@ -47,11 +48,15 @@ def mean_change(scores: Mapping[str, Score], domains: Sequence[str]) -> tuple[fl
     return sum(score.before for score in chosen) / len(chosen), sum(after) / len(after)
 
 
-def settings(run: RunFiles) -> dict[str, Any]:
-    """Everything set, by dotted name: the recipe, or the trainer's arguments of a run without one."""
-    if run.recipe:
-        return flatten(run.recipe)
-    return flatten({"trainer": run.launches[-1].get("settings", {})}) if run.launches else {}
+def settings(run: RunFiles, hide: bool = False) -> dict[str, Any]:
+    """Everything set, by dotted name: the recipe, or the trainer's arguments of a run without one.
+
+    Args:
+        hide: leave out the values of credentials.
+    """
+    launched = {"trainer": run.launches[-1].get("settings", {})} if run.launches else {}
+    content = run.recipe or launched
+    return flatten(redact(content) if hide else content) if content else {}
 
 
 def setting(run: RunFiles, name: str) -> Any:
@@ -64,11 +69,14 @@ def setting(run: RunFiles, name: str) -> Any:
 
 
 def differences(runs: Sequence[RunFiles]) -> list[tuple[str, list[str]]]:
-    """Settings in which the runs are not all alike: `(name, value in each run)`; `not set` where a run has none."""
-    flat = [settings(run) for run in runs]
-    names = sorted({name for values in flat for name in values if name not in _IGNORED})
-    rows = [(name, [str(values.get(name, "not set")) for values in flat]) for name in names]
-    return [(name, values) for name, values in rows if len(set(values)) > 1]
+    """Settings in which the runs are not all alike: `(name, value in each run)`; `not set` where a run has none.
+
+    Credentials are hidden; that they differ is not.
+    """
+    raw, shown = [settings(run) for run in runs], [settings(run, hide=True) for run in runs]
+    names = sorted({name for values in raw for name in values if name not in _IGNORED})
+    differ = [name for name in names if len({str(values.get(name, "not set")) for values in raw}) > 1]
+    return [(name, [str(values.get(name, "not set")) for values in shown]) for name in differ]
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

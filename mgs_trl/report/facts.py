@@ -159,7 +159,7 @@ def _domains(run: RunFiles, conflicts: Conflicts | None) -> list[str]:
         parts = metric.removeprefix("eval_").split("/")
         if parts[0] == "domain" and len(parts) > 2:
             found.add("/".join(parts[1:-1]))
-    found |= {name for pair in logged_pairs(run) for name in pair.split("~")}
+    found |= {name for pair in logged_pairs(run) for name in pair}
     declared = run.recipe.get("domains")
     return sorted(found | (set(map(str, declared)) if isinstance(declared, dict) else set()))
 

@@ -141,6 +141,11 @@ def _read(path: Path, name: str) -> RunFiles:
         )
     _read_recipe(run)
     _read_launches(run)
+    if (path / "study.yaml").is_file():
+        raise ValueError(
+            f"OUTPUT_DIR {str(path)!r} holds a study that has written no table yet; python -m mgs_trl.study RECIPE "
+            "--table writes it from the runs that have finished."
+        )
     if run.source is None and run.conflicts is None and not run.recipe and not run.launches:
         raise ValueError(
             f"OUTPUT_DIR {str(path)!r} holds none of {METRICS}, {CONFLICTS}, {RECIPE}, {LAUNCHES}, trainer_state.json "

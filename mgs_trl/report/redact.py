@@ -11,8 +11,9 @@ _KEY = (
 )
 _SECRET_KEY = re.compile(rf"{_KEY}$", re.IGNORECASE)
 _IN_TEXT = re.compile(
-    r"((?:api[_-]?key|access[_-]?key|secret|passw(?:or)?d|authorization|(?:hub|access|auth|bearer|hf|api)[_-]token)"
-    r"[\"']?\s*[=:\s]\s*[\"']?)[^\s,}\"']+",
+    r"((?:api[_-]?key|access[_-]?key|secret|passw(?:or)?d|authorization|credentials?"
+    r"|(?:hub|access|auth|bearer|hf|push_to_hub|api)[_-]token|(?<![\w-])token)"
+    r"[\"']?\s*[=:\s]\s*[\"']?(?:(?:bearer|basic|token)\s+)?)[^\s,}\"']+",
     re.IGNORECASE,
 )
 _IN_URL = re.compile(r"(://)[^/@\s]+@")

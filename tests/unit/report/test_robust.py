@@ -167,7 +167,7 @@ def test_heat_map_columns_are_means_of_their_steps():
         np.testing.assert_allclose(conflicts.heat[0, :, column], cosine[first - 1 : last].mean(0))
 
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="~/"), min_size=1, max_size=12)
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
 VALUES = st.one_of(st.none(), st.booleans(), st.floats(), st.integers(), st.text(), st.lists(st.floats(), max_size=3))
 
 
@@ -188,6 +188,35 @@ def test_any_json_gives_a_report(tmp_path_factory, junk, domains):
     assert len(data["runs"][0]["means"]) == (len(names) + 3) * len(domains) * (len(domains) - 1) // 2
 
 
+@pytest.mark.parametrize("domains", [["code/c", "code/py"], ["a", "a~b", "b"]])
+@pytest.mark.parametrize("logged", [True, False])
+def test_domains_may_be_called_like_paths_and_pairs(tmp_path, domains, logged):
+    run = write_run(tmp_path / "run")
+    pairs = [f"{a}~{b}" for i, a in enumerate(domains) for b in domains[i + 1 :]]
+    lines = [
+        {"step": 1, **{f"domain/{d}/grad_norm": i + 1.0 for i, d in enumerate(domains)}}
+        | {f"domain/{d}/reward": 0.5 for d in domains}
+        | {f"conflict/{pair}/cosine": -0.25 for pair in pairs}
+    ]
+    write_lines(run / "metrics.jsonl", lines)
+    (run / "recipe.yaml").unlink()
+    (run / "conflicts.jsonl").unlink()
+    if logged:
+        names, _ = module_names(0)
+        gramian = gramians(6, len(names), len(domains))
+        write_lines(run / "conflicts.jsonl", conflict_lines(gramian, np.ones(gramian.shape[:3]), domains, 0))
+    notes, text, data = report(run)
+    assert f"{len(domains)} domains" in text
+    assert "nothing was logged of" not in notes.replace("Held-out", "")
+    charts = {chart["title"]: chart for chart in data["runs"][0]["charts"]["conflict"]}
+    assert [series["label"] for series in charts["Cosine"]["series"]] == pairs
+    if not logged:
+        ratios = {series["label"]: series["values"] for series in charts["Norm ratio"]["series"]}
+        index = {d: i + 1.0 for i, d in enumerate(domains)}
+        expected = [index[a] / index[b] for i, a in enumerate(domains) for b in domains[i + 1 :]]
+        assert [ratios[pair][0] for pair in pairs] == pytest.approx(expected, rel=1e-6)
+
+
 def test_names_cannot_become_markup(tmp_path):
     run = write_run(tmp_path / "run")
     evil = "</script><script>alert(1)</script>"
@@ -203,6 +232,31 @@ def test_credentials_are_not_shown(tmp_path):
     assert redact({"pad_token": "</s>", "max_tokens": "9"}) == {"pad_token": "</s>", "max_tokens": "9"}
     hidden = redact_command("python -m x domains.chat.verifier.reward_server.api_key=sk-1 --hub_token abc seed=1")
     assert "sk-1" not in hidden and "abc" not in hidden and hidden.endswith("seed=1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'domains.chat.verifier={reward_server: {headers: {Authorization: Bearer sk-1}}}'",
+        "'domains.chat.verifier={reward_server: {headers: {Authorization: \"Bearer sk-1\"}}}'",
+        "model.kwargs.token=sk-1",
+        "'model.kwargs={token: sk-1}'",
+        "trainer.push_to_hub_token=sk-1",
+    ],
+)
+def test_credentials_in_commands_are_hidden_whatever_they_are_called(text):
+    hidden = redact_command(f"python -m mgs_trl.train my.yaml {text} trainer.seed=1 domains.math.max_tokens=9")
+    assert "sk-1" not in hidden and "(hidden)" in hidden
+    assert hidden.endswith("trainer.seed=1 domains.math.max_tokens=9")
+
+
+def test_credentials_in_which_runs_differ_are_hidden(tmp_path):
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second")
+    recipe = second / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("sk-123", "sk-456"))
+    _, text, _ = report(first, second)
+    assert "sk-123" not in text and "sk-456" not in text
+    assert "domains.chat.verifier.reward_server.api_key" in text
 
 
 @pytest.mark.parametrize("kind", ["absent", "file", "empty", "twice"])
