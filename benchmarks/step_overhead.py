@@ -5,8 +5,9 @@
 
 Every engine but `single` has two ranks, which the first form starts itself. All contenders train on scripted
 completions of one length, so they process equally many tokens; GRPOTrainer is TRL's own on the same engine. They take
-turns in one process, another one first in each round, and a figure is rank 0's median over steps and rounds; the first
-step of every turn is left out. Without a GPU, DeepSpeed and FSDP2 run on gloo.
+turns in one process, another one first in each round, and the figures are rank 0's median and minimum over steps and
+rounds, each also over GRPOTrainer's; the first step of every turn is left out. Without a GPU, DeepSpeed and FSDP2 run
+on gloo.
 """
 
 import argparse
@@ -146,25 +147,28 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
         make_policy(policy, arguments)
     if WORLD > 1:
         dist.barrier()
-    times: dict[str, list[float]] = {kind: [] for kind in CONTENDERS}
-    passes: dict[str, set[int]] = {kind: set() for kind in CONTENDERS}
+    contenders = [CONTENDERS[0], *arguments.against]
+    times: dict[str, list[float]] = {kind: [] for kind in contenders}
+    passes: dict[str, set[int]] = {kind: set() for kind in contenders}
     for repeat in range(arguments.repeats):
-        first = repeat % len(CONTENDERS)
-        for kind in CONTENDERS[first:] + CONTENDERS[:first]:
+        first = repeat % len(contenders)
+        for kind in contenders[first:] + contenders[:first]:
             timer = train(kind, str(policy), folder / kind, arguments)
             times[kind] += timer.steps[1:]
             passes[kind] |= set(timer.passes)
-    base = statistics.median(times["GRPOTrainer"])
-    for kind in CONTENDERS if RANK == 0 else ():
-        median = statistics.median(times[kind])
-        name = kind if kind == "GRPOTrainer" else f"MGSTrainer, surgery={kind}"
+    base = times[CONTENDERS[0]]
+    for kind in contenders if RANK == 0 else ():
+        median, least = statistics.median(times[kind]), min(times[kind])
+        name = kind if kind == CONTENDERS[0] else f"MGSTrainer, surgery={kind}"
         counts = " or ".join(str(count) for count in sorted(passes[kind]))
-        print(f"{name:32} {median:8.3f} s   {median / base:6.3f}   {counts} forward passes a step", flush=True)
+        figures = f"median {median:8.3f} s {median / statistics.median(base):6.3f}   minimum {least:8.3f} s"
+        print(f"{name:32} {figures} {least / min(base):6.3f}   {counts} forward passes a step", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engine", choices=ENGINES, default="single")
+    parser.add_argument("--against", nargs="+", choices=CONTENDERS[1:], default=CONTENDERS[1:])
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--completion", type=int, default=64)
