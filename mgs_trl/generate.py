@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
     console = Console()
     console.print(completions_table(samples))
@@ -88,7 +89,11 @@ def generate(arguments: argparse.Namespace) -> list[Sample]:
 
     from mgs_trl.build import build_trainer
 
-    trainer = build_trainer(recipe, num_generations_eval=arguments.samples, report_to=[])
+    parallel = recipe.trainer.get("vllm_tensor_parallel_size") or 1
+    if parallel > 1:
+        print(f"vllm_tensor_parallel_size is {parallel} in the recipe; here it is 1, for one process.", file=sys.stderr)
+    changes: dict[str, Any] = {"report_to": [], "vllm_tensor_parallel_size": 1}
+    trainer = build_trainer(recipe, num_generations_eval=arguments.samples, **changes)
     rows = _draw(trainer, arguments.heldout, arguments.prompts)
     per_call = max(1, trainer.args.per_device_eval_batch_size // arguments.samples)
     samples: list[Sample] = []

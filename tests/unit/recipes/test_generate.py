@@ -11,7 +11,7 @@ SMALL += ["trainer.per_device_train_batch_size=12", "trainer.num_generations=2",
 
 
 def test_samples_of_every_domain_with_the_scores_that_their_verifiers_give(miniature, tmp_path, capsys):
-    file = tmp_path / "samples.jsonl"
+    file = tmp_path / "not" / "there" / "samples.jsonl"
     arguments = [*SMALL, f"trainer.output_dir={tmp_path}", "--samples", "3", "--prompts", "2", "--out", str(file)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
@@ -55,3 +55,18 @@ def test_more_than_one_process_is_refused(miniature, monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(SMALL) == 2
     assert "runs in one process" in capsys.readouterr().err
+
+
+def test_one_process_is_enough_for_a_recipe_of_several(miniature, monkeypatch, capsys):
+    """A recipe's tensor parallelism is for its training; one process cannot have it."""
+    changes = {}
+
+    def build(recipe, **given):
+        changes.update(given)
+        raise ValueError("enough seen.")
+
+    monkeypatch.setattr("mgs_trl.build.build_trainer", build)
+    assert main([*SMALL, "trainer.vllm_tensor_parallel_size=2"]) == 2
+    assert changes["vllm_tensor_parallel_size"] == 1
+    said = "vllm_tensor_parallel_size is 2 in the recipe; here it is 1, for one process."
+    assert capsys.readouterr().err.splitlines() == [said, "error: enough seen."]
