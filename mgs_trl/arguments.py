@@ -130,7 +130,14 @@ def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
     sampling = {name: every[name] for name in domains_with_rows(recipe)}
     first, *others = sampling.values()
     common = {key: value for key, value in first.items() if all(each[key] == value for each in others)}
-    longest = max(values["max_completion_length"] for values in sampling.values())
+    lengths = {name: values["max_completion_length"] for name, values in sampling.items()}
+    unlimited = [name for name, length in lengths.items() if length is None]
+    if unlimited:
+        raise ValueError(
+            f"trainer.max_completion_length is None, but the domains {unlimited} need a number of tokens; "
+            "set it, or their sampling.max_completion_length."
+        )
+    longest = max(lengths.values())
     fields.update({key: value for key, value in common.items() if key in _TRL_SAMPLING})
     fields["max_completion_length"] = longest
     stops = sorted({text for values in sampling.values() for text in values["stop"]})

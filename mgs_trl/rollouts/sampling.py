@@ -109,6 +109,8 @@ def parse_sampling(args: Any) -> DomainSampling:
         stop=_strings((args.generation_kwargs or {}).get("stop") or ()),
         stop_completes=False,  # as TRL has it
     )
+    if args.sampling and default.max_completion_length is None:
+        raise ValueError("max_completion_length is None, but with sampling by domain it must be a number of tokens.")
     by_domain = {}
     for domain, given in (args.sampling or {}).items():
         where = f"sampling.{domain}"

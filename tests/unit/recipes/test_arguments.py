@@ -175,6 +175,14 @@ def test_what_domains_share_is_the_trainers_where_other_settings_differ():
     assert [fields["sampling"][name]["max_completion_length"] for name in ("math", "chat")] == [512, 100]
 
 
+def test_completions_need_a_limit():
+    with pytest.raises(ValueError, match=r"trainer.max_completion_length is None, but the domains \['math'\] need"):
+        trainer_fields(recipe({"max_completion_length": None}, {"chat": {"sampling": {"max_completion_length": 9}}}))
+    limits = {name: {"sampling": {"max_completion_length": length}} for name, length in (("math", 7), ("chat", 9))}
+    fields = trainer_fields(recipe({"max_completion_length": None}, limits))
+    assert fields["max_completion_length"] == 9 and fields["sampling"]["math"]["max_completion_length"] == 7
+
+
 def test_sampling_names_the_domains_that_are_trained_or_evaluated():
     alone = {"single": {"domain": "math"}}
     domains = {"math": {"sampling": {"temperature": 0.7}}, "chat": {"sampling": {"max_completion_length": 999}}}
