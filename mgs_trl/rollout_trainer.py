@@ -58,6 +58,10 @@ class RolloutTrainer(GRPOTrainer):
                 self.num_generations or 1,
                 self.multi_objective_aggregation,
             )
+            logged = self._logs["advantages"]  # TRL has put its own there, of all ranks
+            for _ in range(len(advantages)):
+                logged.pop()
+            logged.extend(advantages.tolist())
             local = len(inputs)
             output["advantages"] = advantages[self.accelerator.process_index * local :][:local]
         return output
@@ -77,13 +81,16 @@ class RolloutTrainer(GRPOTrainer):
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], Any, dict[str, Any]]:
         prompt_ids, images, fields = super()._tokenize_prompts(prompts)
         room = self._prompt_room()
-        if room is None or images is not None:
+        if room is None:
             return prompt_ids, images, fields
-        long = torch.tensor([len(ids) > room for ids in prompt_ids], device=self.accelerator.device)
+        # A rank whose prompts have images gathers too: another's may have none. What a processor says of each token
+        # would not fit the prompt that was cut.
+        cut = images is None and not fields
+        long = torch.tensor([cut and len(ids) > room for ids in prompt_ids], device=self.accelerator.device)
         mode = "train" if self.model.training else "eval"
         share = cast(Tensor, gather(long)).float().mean().item()
         self._metrics[mode]["rollouts/truncated_prompts"].append(share)
-        return [ids[-room:] for ids in prompt_ids], images, fields
+        return [ids[-room:] for ids in prompt_ids] if cut else prompt_ids, images, fields
 
     def _prompt_room(self) -> int | None:
         """Tokens that a prompt can have: what the context leaves beside a completion, or all but one if it is short."""
@@ -94,8 +101,8 @@ class RolloutTrainer(GRPOTrainer):
         known = [length for length in contexts if length]
         if not known:
             return None
-        context = min(known)
-        return context - self.max_completion_length if context > self.max_completion_length else context - 1
+        context, longest = min(known), self.max_completion_length or 0  # without a limit: what the prompt leaves
+        return context - longest if 0 < longest < context else context - 1
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict, num_generations: int, *rest: Any
@@ -170,7 +177,8 @@ class RolloutTrainer(GRPOTrainer):
                 return score(input_ids, attention_mask, *args, **kwargs)
         # Where a forward pass is collective, or more than tokens goes in, every pass takes all rows.
         whole = self.is_deepspeed_enabled or self.is_fsdp_enabled or kwargs.get("compute_aux_loss", False)
-        whole = whole or any(value is not None for name, value in kwargs.items() if not name.startswith("compute_"))
+        tokens_only = ("batch_size", "compute_entropy", "compute_aux_loss")
+        whole = whole or any(value is not None for name, value in kwargs.items() if name not in tokens_only)
         row_temperatures = [sampling.temperature for sampling in self._sampling.rows]
         every, order, parts = list(range(len(input_ids))), [], []
         for temperature in sorted({sampling.temperature for sampling in self._sampling.present}):

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from trl import GRPOTrainer
 
-from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl import MGSConfig, MGSTrainer, rollout_trainer
 from mgs_trl.rollouts.sampling import parse_sampling
 from tests.support.rollouts import DOMAINS, ScriptedRollouts, prompts, reward
 from tests.unit.trainer.conftest import SETTINGS
@@ -44,7 +45,12 @@ def test_a_mixed_batch_is_scored_at_each_rows_temperature(tiny_policy, tmp_path)
     rows = [row for row in trainer.train_dataset for _ in range(4)][::-1]
     rows = rows[:8] + rows[40:48] + rows[80:88]
     trainer.model.train()
+    passed = []
+    trainer.ref_model.register_forward_pre_hook(
+        lambda model, args, kwargs: passed.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     found = trainer._generate_and_score_completions(rows)
+    assert sum(passed) == len(rows)  # not once for every temperature
     temperatures = [TEMPERATURES[row["domain"]] for row in rows]
     assert_scored_at(temperatures, tiny_policy, found)
 
@@ -178,6 +184,44 @@ def test_prompts_longer_than_the_context_are_cut_on_the_left_and_counted(tiny_po
     whole = trainer.processing_class([" ".join(words), "w3 w4"])["input_ids"]
     assert ids == [whole[0][-(context - 12) :], whole[1]]
     assert trainer._metrics["train"]["rollouts/truncated_prompts"] == [0.5]
+
+
+@pytest.mark.parametrize("images", [None, [None, ["an image"]]], ids=["texts", "one_image"])
+def test_every_rank_counts_prompts_whether_its_own_have_images_or_not(tiny_policy, tmp_path, monkeypatch, images):
+    """TRL says `images=None` on a rank whose prompts have none; if the others counted nothing, it would wait for them."""
+    trainer = build(tiny_policy, tmp_path, ScriptedRollouts())
+    long, short, gathered = list(range(300)), [3, 4], []
+    fields = {} if images is None else {"pixel_values": torch.zeros(1)}
+    monkeypatch.setattr(GRPOTrainer, "_tokenize_prompts", lambda *_: ([long, short], images, fields))
+    monkeypatch.setattr(rollout_trainer, "gather", lambda tensor: gathered.append(tensor.tolist()) or tensor)
+    ids, *rest = trainer._tokenize_prompts(["long", "short"])
+    assert gathered == [[images is None, False]] and rest == [images, fields]
+    assert ids == [long if images else long[-(trainer.model.config.max_position_embeddings - 12) :], short]
+
+
+@pytest.mark.parametrize("extra", [{"scale_rewards": "batch"}, {"multi_objective_aggregation": "normalize_then_sum"}])
+def test_logged_advantages_are_those_that_train(tiny_policy, tmp_path, extra):
+    trainer = build(tiny_policy, tmp_path, ScriptedRollouts(), log_completions=True, **extra)
+    trainer.model.train()
+    rows = [trainer.train_dataset[i] for i in (0, 1, 10, 11, 20, 21) for _ in range(4)]
+    for _ in range(2):  # a second batch takes the place of the first
+        found = trainer._generate_and_score_completions(rows)
+        logged = torch.tensor(trainer._logs["advantages"])
+        assert torch.equal(logged, found["advantages"])
+    assert len(trainer._logs["prompt"]) == len(logged) == 24
+    rewards = trainer._rewards_per_func.view(3, 2, 4)  # by domain, prompt and completion
+    centred = rewards - rewards.mean(dim=2, keepdim=True)
+    if "scale_rewards" not in extra:
+        rewards = centred = centred / (rewards.std(dim=2, keepdim=True) + 1e-4)
+    expected = centred / (rewards.flatten(1).std(dim=1)[:, None, None] + 1e-4)
+    torch.testing.assert_close(logged, expected.flatten(), rtol=1e-5, atol=1e-5)
+
+
+def test_completions_without_a_limit_leave_the_prompt_its_context(tiny_policy, tmp_path):
+    trainer = build(tiny_policy, tmp_path, ScriptedRollouts(), max_completion_length=None)
+    assert trainer._prompt_room() == trainer.model.config.max_position_embeddings - 1
+    with pytest.raises(ValueError, match="max_completion_length is None, but with sampling by domain"):
+        build("there is no such model", tmp_path, max_completion_length=None, sampling=SAMPLING)
 
 
 @pytest.mark.parametrize(
