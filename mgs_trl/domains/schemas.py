@@ -8,6 +8,8 @@ import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 Row = dict[str, Any]
@@ -86,7 +88,7 @@ def _plain(row: Mapping[str, Any]) -> Row:
     result = {name: value for name, value in row.items() if name != "domain"}
     result["prompt"] = _user(row.get("prompt"))
     if isinstance(result.get("answer"), (int, float)) and not isinstance(result["answer"], bool):
-        result["answer"] = str(result["answer"])
+        result["answer"] = _written(result["answer"])
     if isinstance(result.get("ground_truth"), Mapping):
         result["ground_truth"] = json.dumps(result["ground_truth"])
     return result
@@ -154,7 +156,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _text(name: str, value: Any) -> str:
     if value is None or isinstance(value, (bool, list, dict)) or not str(value).strip():
         raise ValueError(f"{name} is {value!r}, but it must be a non-empty text or a number")
-    return str(value)
+    return _written(value)
+
+
+def _written(value: Any) -> str:
+    """A number as a person writes it, 0.00001 and not 1e-05; anything else as text."""
+    return format(Decimal(repr(value)), "f") if isinstance(value, float) and isfinite(value) else str(value)
 
 
 def _before_answer(messages: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from mgs_trl.verifiers.base import Batch, IsolatedVerifier, Score, Verifier
 from mgs_trl.verifiers.completions import completion_text
 from mgs_trl.verifiers.math_answer import Fallback
+from mgs_trl.verifiers.math_text import number_text
 from mgs_trl.verifiers.thinking import follows_thinking_format
 
 
@@ -48,7 +49,7 @@ class MathVerifier(IsolatedVerifier):
             raise ValueError(f"{self.column} must be a non-empty text or a number, got {gold!r}")
 
     def _arguments(self, batch: Batch, index: int) -> tuple:
-        return (batch.text(index), str(batch.row(index)[self.column]), self.fallback)
+        return (batch.text(index), number_text(batch.row(index)[self.column]), self.fallback)
 
     def _finish(self, batch: Batch, values: Mapping[int, Any]) -> dict[int, Score]:
         if not self.format_bonus:

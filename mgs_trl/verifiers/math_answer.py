@@ -1,15 +1,22 @@
 r"""Judging a mathematical answer; runs in a worker process, imports math-verify there.
 
 The answer is the last `\boxed{...}`. It is compared with the gold answer as text first, then as a
-multiple-choice letter, then as mathematics by math-verify, whose own time limit is off: it needs a main
-thread and does not hold (the pool's does).
+multiple-choice letter (math_choice.py), then without units (math_units.py) as a number or as mathematics
+(math_equal.py).
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from fractions import Fraction
 from typing import Literal
+
+from mgs_trl.verifiers.math_choice import boxed_choice, is_choice, said_choice, same_choice
+from mgs_trl.verifiers.math_equal import equal, warm_up
+from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, unwrapped
+from mgs_trl.verifiers.math_units import keep_variables, split_unit
+
+__all__ = ["BOXES", "Fallback", "judge", "last_boxed", "normalise", "warm_up"]  # a worker calls warm_up
 
 Fallback = Literal["none", "text", "last_line"]
 
@@ -18,33 +25,33 @@ TAIL = 4096  # characters at the end of a completion in which an unboxed answer 
 LONGEST_ANSWER = 2000  # characters; a longer box holds no answer but an essay
 MOST_BOXES = 64
 
-_BARE = re.compile(r"[^\s${}\\.,;]{1,100}")
-
-_CHOICE = re.compile(r"[\(\[]?([A-Za-z])[\)\].:]?")
-_CHOICE_TEXT = re.compile(r"[\(\[]?([A-J])(?:[\)\].:,]|\s*$|\s+\S)")
-_CHOICE_SAID = re.compile(r"(?i:answer|option|choice)[^A-Za-z\n]{0,10}(?:is[^A-Za-z\n]{0,10})?([A-J])(?![A-Za-z])")
+_BARE = re.compile(r"(?:[^\s${}\\.,;]|(?<=\d)[.,](?=\d)){1,100}")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|%|\\%)\s*\}|percent)\s*$")
-_WRAPPERS = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textit|mbox)\s*\{([^{}]*)\}")
-_SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|big|Big|bigg|Bigg|displaystyle|quad|qquad)(?![A-Za-z])|[\s~$]+")
+_MIXED = re.compile(r"(?<![\d.,/]) *(\d+) (\d+) ?/ ?(\d+)(?![\d.])")
+_WORD = re.compile(r"[A-Za-z][a-z]{2,}|TRUE|FALSE|YES|NO|yes|no|Yes|No")
+_ANSWER = re.compile(r"(?i:answer)(?:[ *_]*(?i:is\b)[ *_]*:?|[ *_]*[:=])((?:(?!\.\s|\.$)[^\n]){1,200})")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_CLOSE = Fraction(1, 10**6)  # relative; math-verify rounds to six decimals, for which 0.00001 is 0.00002
 
 
 def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete `\boxed{...}` (or `\fbox`, or `\boxed 5`), braces matched; None
-    without one.
+    r"""The content of the last complete `\boxed{...}` (or `\fbox`, or `\boxed 5`) that is not empty, braces
+    matched; "" if all are empty, None without one.
 
     Only the last `MOST_BOXES` openings are tried, each over `LONGEST_ANSWER` characters: linear, whatever
     the text.
     """
-    end = len(text)
+    end, found = len(text), None
     for _ in range(MOST_BOXES):
         start = max(text.rfind(box, 0, end) for box in BOXES)
         if start < 0:
-            return None
+            break
         content = _box_content(text, start)
-        if content is not None:
+        if content:
             return content
+        found = found if content is None else content
         end = start
-    return None
+    return found
 
 
 def _box_content(text: str, start: int) -> str | None:
@@ -69,21 +76,6 @@ def _box_content(text: str, start: int) -> str | None:
     return None
 
 
-def normalise(answer: str) -> str:
-    """The answer without text wrappers, spacing commands, dollar signs and a final full stop."""
-    return _SPACING.sub("", _WRAPPERS.sub(r"\1", answer.strip())).rstrip(".")
-
-
-def same_choice(gold: str, answer: str) -> bool | None:
-    """For a gold answer that is one letter A to J: whether `answer` names it ("(B)", "B. red"); None if
-    gold is none."""
-    letter = _CHOICE.fullmatch(normalise(gold))
-    if letter is None or letter.group(1) not in "ABCDEFGHIJ":
-        return None
-    chosen = _CHOICE_TEXT.match(_WRAPPERS.sub(r"\1", answer).strip(" $*"))
-    return chosen is not None and chosen.group(1) == letter.group(1)
-
-
 def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
     """1.0 if the answer in `text` equals `gold`, else 0.0. `fallback`: where to look without a boxed
     answer."""
@@ -94,49 +86,59 @@ def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
     tail = text[-TAIL:].strip()
     if fallback == "none" or not tail:
         return 0.0
-    last_line = tail.splitlines()[-1]
     if fallback == "last_line":
-        tail = last_line
-    if same_choice(gold, gold):
-        said = _CHOICE_SAID.findall(tail)
-        return float(bool(same_choice(gold, said[-1] if said else last_line)))
-    return float(normalise(tail) == normalise(gold) or _equal(_boxed(gold), tail))
+        tail = tail.splitlines()[-1]
+    if is_choice(gold):
+        return float(same_choice(gold, said_choice(tail)))
+    return float(normalise(tail) == normalise(gold) or _said(gold, tail))
+
+
+def _said(gold: str, tail: str) -> bool:
+    """Whether `tail` says the gold answer: in the last "answer is ...", else wherever math-verify finds one."""
+    said = _ANSWER.findall(tail)
+    if said:
+        answer = said[-1].strip(" *_")
+        if _same(gold, answer):
+            return True
+        if split_unit(answer)[1] is not None or not _PROSE.search(unwrapped(answer)):
+            return False  # of "5x" math-verify would take the 5
+    return equal(_boxed(gold), tail)
 
 
 def _same(gold: str, answer: str) -> bool:
-    """Equality as text, as a choice, or as mathematics; 50% is both 50 and 1/2, except to another
-    percentage."""
-    if normalise(answer) == normalise(gold):
+    """Equality as text, as a choice, as numbers with units, or as mathematics; 50% is both 50 and 1/2, except to
+    another percentage."""
+    texts = normalise(gold), normalise(answer)
+    if texts[0] == texts[1]:
         return True
-    choice = same_choice(gold, answer)
-    if choice is not None:
-        return choice
+    if is_choice(gold):
+        return same_choice(gold, boxed_choice(answer))
+    if all(text.isalpha() for text in texts) and texts[0].lower() == texts[1].lower():
+        return all(_WORD.fullmatch(text) for text in texts)  # "AB" is not "ab"
+    (gold, unit), (answer, other) = split_unit(gold), split_unit(answer)
+    if unit is not None and other is not None and unit != other:
+        return False
     bare_gold, bare_answer = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
-    if _equal(_boxed(bare_gold), _boxed(bare_answer)):
+    if _same_value(bare_gold, bare_answer):
         return True
     if (bare_gold == gold) == (bare_answer == answer):
         return False
     if bare_gold != gold:
-        return _equal(_boxed(f"\\frac{{{bare_gold}}}{{100}}"), _boxed(answer))
-    return _equal(_boxed(gold), _boxed(f"\\frac{{{bare_answer}}}{{100}}"))
+        return equal(_boxed(f"\\frac{{{bare_gold}}}{{100}}"), _boxed(answer))
+    return equal(_boxed(gold), _boxed(f"\\frac{{{bare_answer}}}{{100}}"))
+
+
+def _same_value(gold: str, answer: str) -> bool:
+    """Equality of plain numbers by their exact values where these settle it, of anything else by math-verify."""
+    expected, found = number(gold), number(answer)
+    if expected is not None and found is not None:
+        if expected == found:
+            return True
+        if abs(expected - found) > _CLOSE * abs(expected):
+            return False
+    gold, answer = (keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", clean(text))) for text in (gold, answer))
+    return not has_loose_digits(gold) and not has_loose_digits(answer) and equal(_boxed(gold), _boxed(answer))
 
 
 def _boxed(content: str) -> str:
     return f"\\boxed{{{content}}}"
-
-
-@lru_cache(maxsize=1024)  # completions of one prompt often end in the same wrong answer
-def _equal(gold: str, prediction: str) -> bool:
-    from math_verify import parse, verify
-
-    expected = parse(gold, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-    found = parse(prediction, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-    return verify(expected, found, timeout_seconds=None)
-
-
-def warm_up() -> None:
-    """Import math-verify and build its grammar before the first sample's clock runs."""
-    import logging
-
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns per sample that its own limit is off
-    judge("\\boxed{\\frac{1}{2}}", "0.5")

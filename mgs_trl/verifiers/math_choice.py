@@ -1,0 +1,58 @@
+"""Multiple-choice answers: a letter A to J, in a box, said in a sentence, or alone on the last line."""
+
+from __future__ import annotations
+
+import re
+
+from mgs_trl.verifiers.math_text import normalise, unwrapped
+
+_GOLD = re.compile(r"[\(\[]?([A-J])[\)\].:]?")
+_MARKUP = re.compile(r"[$*_`]+|\\[()\[\]]")
+
+_LABEL = r"(?:(?i:the\s+)?(?i:correct\s+|final\s+)?(?i:answer|option|choice)(?i:\s+is)?\s*:?\s*)?"
+_IN_PARENTHESES = r"[\(\[]\s*([A-Ja-j])\s*[\)\]]"
+_MORE = r"(?!\s*(?:,|/|&|;|(?i:or|and)\b))"  # "A or B" is no choice
+_BOXED = re.compile(rf"{_LABEL}(?:{_IN_PARENTHESES}|([A-J])(?:[\)\].:]|\s*$|(?=\s+[A-Za-z0-9\\]))){_MORE}")
+_ALONE = re.compile(rf"(?:{_IN_PARENTHESES}|([A-J])(?:[\)\].:](?![A-Za-z0-9])|\s*$)){_MORE}")
+
+_END = r"(?![A-Za-z0-9'’])"
+# "A" and "I" begin sentences, so that a word must not follow them.
+_SAID = (
+    rf"[^A-Za-z\n]{{0,10}}?(?:{_IN_PARENTHESES}|([B-HJ]){_END}|([AI]){_END}(?!\s+(?!because|since|as\b)[A-Za-z]))"
+    r"(?!\W{0,3}\s(?i:is|was|are)\s+(?i:wrong|incorrect|not|false)\b)"
+)
+_ANSWER_IS = r"(?i:answer)[^A-Za-z\n]{0,10}(?:(?i:is)\b|(?![A-Za-z]))[^A-Za-z\n]{0,3}(?:(?i:option|choice)\b)?"
+_ANSWER_SAID = re.compile(_ANSWER_IS + _SAID)
+_OPTION_SAID = re.compile(rf"(?i:option|choice)(?:\s+(?i:is)\b)?{_SAID}")
+
+
+def is_choice(gold: str) -> bool:
+    """Whether the gold answer is one letter A to J: "B", "(B)"."""
+    return _GOLD.fullmatch(normalise(gold)) is not None
+
+
+def boxed_choice(answer: str) -> str | None:
+    """The letter that the answer in a box names: "(B)", "B. red", "Option B", "(b)"; None without one or with
+    several."""
+    return _letter(_BOXED.match(_MARKUP.sub("", unwrapped(answer)).strip()))
+
+
+def said_choice(text: str) -> str | None:
+    """The letter named without a box: by the last "answer is B", else by the last "option B" that is not called
+    wrong, else by the last line if it is the letter alone or its start ("B", "(B) red", "B. red")."""
+    text = _MARKUP.sub("", unwrapped(text)).strip()
+    for pattern in (_ANSWER_SAID, _OPTION_SAID):
+        said = list(pattern.finditer(text))
+        if said:
+            return _letter(said[-1])
+    return _letter(_ALONE.match(text.splitlines()[-1].strip())) if text else None
+
+
+def same_choice(gold: str, chosen: str | None) -> bool:
+    """Whether `chosen` is the gold letter."""
+    letter = _GOLD.fullmatch(normalise(gold))
+    return letter is not None and letter.group(1) == chosen
+
+
+def _letter(match: re.Match[str] | None) -> str | None:
+    return next(group for group in match.groups() if group).upper() if match else None
