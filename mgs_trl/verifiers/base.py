@@ -214,7 +214,7 @@ class IsolatedVerifier(Verifier):
     """
 
     target: str
-    memory_mb: int | None = 4096  # address space of a worker while it scores this verifier's samples
+    memory_mb: int | None = 4096  # address space a worker may add while it scores this verifier's samples
 
     def __init__(
         self,

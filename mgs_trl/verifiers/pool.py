@@ -114,8 +114,9 @@ class WorkerPool:
         """Call `target` ("package.module:function") once per tuple (or dict) of arguments; outcomes in
         their order.
 
-        `time_limit`: seconds per sample. `memory_mb`: address space a sample may use; over it, it fails
-        with MemoryError. Raises `PoolError` when workers cannot start or the target cannot be imported.
+        `time_limit`: seconds per sample. `memory_mb`: address space the samples may add to what their worker
+        holds when they start; over it, one fails with MemoryError. Raises `PoolError` when workers cannot
+        start or the target cannot be imported.
         """
         with self._lock:
             if self._closed:

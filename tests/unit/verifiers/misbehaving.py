@@ -15,6 +15,17 @@ def pid(_value=None):
     return os.getpid()
 
 
+held = []
+
+
+def hold(megabytes):
+    held.append(bytearray(megabytes * 2**20))
+
+
+def allocate(megabytes):
+    return len(bytearray(megabytes * 2**20)) // 2**20
+
+
 def sleep(seconds):
     time.sleep(seconds)
     return seconds

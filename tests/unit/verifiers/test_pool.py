@@ -96,6 +96,22 @@ def test_memory_limit_ends_with_its_samples(pool):
     assert kinds(pool.run("misbehaving:echo", [(b"x" * 2**20,)] * 4)) == ["done"] * 4
 
 
+def test_the_memory_limit_does_not_count_what_other_verifiers_left_in_the_worker():
+    with WorkerPool(1) as pool:
+        pool.run("misbehaving:hold", [(1024,)])
+        outcomes = pool.run("misbehaving:allocate", [(256,), (1024,), (256,)], memory_mb=512)
+    assert kinds(outcomes) == ["done", "failed", "done"]
+    assert outcomes[1].error.startswith("MemoryError")
+
+
+def test_math_out_of_memory_is_no_wrong_answer():
+    with WorkerPool(1) as pool:
+        (outcome,) = pool.run(
+            "mgs_trl.verifiers.math_answer:judge", [(r"\boxed{2^{9000000000}}", "5")], 60.0, memory_mb=64
+        )
+    assert outcome.error.startswith("MemoryError"), outcome
+
+
 def test_big_samples_pass(pool):
     tasks = [("x" * size,) for size in (0, 1, 2**16, 2**20, 5 * 2**20)]
     assert [outcome.value for outcome in pool.run("misbehaving:echo", tasks)] == [task[0] for task in tasks]
