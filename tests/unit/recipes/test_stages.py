@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from mgs_trl.build import build_trainer
-from mgs_trl.recipe import load_recipe
+from mgs_trl.checkpoints import last_checkpoint
+from mgs_trl.recipe import load_recipe, output_of
+from mgs_trl.staged import train_strategy
 from mgs_trl.strategies.stages import stages_of
 from mgs_trl.train import main
 from tests.unit.recipes.test_train import SMALL
@@ -106,6 +108,35 @@ def test_an_interrupted_sequence_goes_on_with_its_stage(miniature, sequence, tmp
     for name, value in policy(sequence).items():
         assert torch.allclose(policy(tmp_path)[name], value, rtol=1e-6, atol=1e-7), name
     assert [line["step"] for line in lines(tmp_path / "metrics.jsonl") if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_a_new_sequence_does_not_take_over_what_an_old_one_left(miniature, tmp_path):
+    """The old one has finished; a new one in its place is interrupted in its first stage, and resumed."""
+
+    def leave(recipe, first):
+        output = output_of(recipe)
+        (output / "checkpoint-5").mkdir(parents=True)
+        (output / "checkpoint-5" / "run_id").write_text("old")
+        (output / "run.json").write_text(json.dumps({"run_id": "old", "launches": []}))
+        (output / "metrics.jsonl").touch()
+        return 0
+
+    found = []
+    recipe = load_recipe("miniature", [*SETTINGS, SEQUENCE, f"trainer.output_dir={tmp_path}"])
+    assert train_strategy(recipe, leave) == 0
+    assert last_checkpoint(tmp_path / "2_math") == tmp_path / "2_math" / "checkpoint-5"
+    assert train_strategy(recipe, lambda recipe, first: 143) == 143
+
+    def look(recipe, first):
+        found.append(last_checkpoint(output_of(recipe)))
+        return 143 if len(found) == 2 else leave_again(recipe)
+
+    def leave_again(recipe):
+        (output_of(recipe) / "run.json").write_text(json.dumps({"run_id": "new", "launches": []}))
+        return 0
+
+    assert train_strategy(recipe, look, resume=True) == 143
+    assert found == [None, None]
 
 
 def test_adapters_are_merged_before_the_next_stage(miniature, tmp_path):
