@@ -114,6 +114,8 @@ def check_weights(generation: Any, every: int) -> None:
         generation: the trainer's `VLLMGeneration`, of any mode.
         every: as in `WeightCheck`.
     """
+    if not every:
+        return
     if generation.mode == "server":
         info = from_main_process(generation.accelerator, lambda: generation.vllm_client.get_server_info())
         dtype, longest = info["model_config"]["dtype"], info["model_config"]["max_model_len"]
@@ -125,7 +127,9 @@ def check_weights(generation: Any, every: int) -> None:
     model = generation.model
     plain = generation.accelerator.mixed_precision == "no" and next(model.parameters()).dtype == torch.float32
     exact = plain and str(dtype).endswith("float32")
-    vocabulary = min(len(generation.processing_class), model.config.get_text_config().vocab_size)
+    processor = generation.processing_class
+    tokenizer = getattr(processor, "tokenizer", processor)  # a vision-language model's processor has no length
+    vocabulary = min(len(tokenizer), model.config.get_text_config().vocab_size)
     check = WeightCheck(model, ask, vocabulary, exact, every, min(PROBE_TOKENS, longest - 1))
     synchronize = generation.sync_weights
 

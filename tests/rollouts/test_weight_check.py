@@ -1,14 +1,16 @@
 """The engine's weights against the policy's: what must be found, and what must not be taken for an error."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, AutoTokenizer, ProcessorMixin
 
 from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.rollouts.errors import StaleWeightsError
-from mgs_trl.rollouts.weight_check import WeightCheck
+from mgs_trl.rollouts.weight_check import WeightCheck, check_weights
 from tests.conftest import build_tiny_policy
 from tests.support.rollouts import prompts
 
@@ -102,6 +104,50 @@ def test_check_leaves_the_policy_as_it_was(policy):
     WeightCheck(model, Engine(model), 161, exact=True, every=1).after_sync()
     assert model.training and torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+def generation_on_server(model, processor):
+    """As much of a `VLLMGeneration` as the check looks at."""
+    info = {"model_config": {"dtype": "torch.float32", "max_model_len": 64}}
+    asked = []
+
+    def prompt_logps(tokens):
+        asked.append(tokens)
+        return Engine(model)(tokens)
+
+    return SimpleNamespace(
+        mode="server",
+        accelerator=Accelerator(cpu=True),
+        vllm_client=SimpleNamespace(get_server_info=lambda: info),
+        servers=[SimpleNamespace(prompt_logps=prompt_logps)],
+        model=model,
+        processing_class=processor,
+        sync_weights=lambda: None,
+        asked=asked,
+    )
+
+
+def test_the_policy_may_have_a_processor_in_place_of_a_tokenizer(policy):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(policy), AutoTokenizer.from_pretrained(policy)
+
+    class Processor(ProcessorMixin):
+        def __init__(self):
+            self.tokenizer = tokenizer
+
+    texts = []
+    for processor in (tokenizer, Processor()):
+        generation = generation_on_server(model, processor)
+        check_weights(generation, every=1)
+        generation.sync_weights()
+        texts += generation.asked
+    assert len(texts) == 2 and texts[0] == texts[1] and max(texts[0]) < len(tokenizer)
+
+
+def test_a_check_that_never_runs_asks_for_nothing():
+    generation = SimpleNamespace(sync_weights=lambda: None)
+    before = generation.sync_weights
+    check_weights(generation, every=0)
+    assert generation.sync_weights is before
 
 
 def reward(completion_ids, **kwargs):
