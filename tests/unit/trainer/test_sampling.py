@@ -188,7 +188,7 @@ def test_prompts_longer_than_the_context_are_cut_on_the_left_and_counted(tiny_po
 
 @pytest.mark.parametrize("images", [None, [None, ["an image"]]], ids=["texts", "one_image"])
 def test_every_rank_counts_prompts_whether_its_own_have_images_or_not(tiny_policy, tmp_path, monkeypatch, images):
-    """TRL says `images=None` on a rank whose prompts have none; if the others counted nothing, it would wait for them."""
+    """TRL says `images=None` on a rank whose prompts have none: if the others counted nothing, it would wait there."""
     trainer = build(tiny_policy, tmp_path, ScriptedRollouts())
     long, short, gathered = list(range(300)), [3, 4], []
     fields = {} if images is None else {"pixel_values": torch.zeros(1)}
