@@ -52,7 +52,7 @@ class IsolatedFunction(IsolatedVerifier):
         for index, value in values.items():
             value = value.tolist() if hasattr(value, "tolist") else value
             if isinstance(value, (list, tuple)) and len(value) == 1:
-                scores[index] = value[0]
+                scores[index] = value[0].item() if hasattr(value[0], "item") else value[0]  # numpy's numbers
             else:
                 scores[index] = batch.error(index, f"returned {value!r} for one row, expected a list of one score")
         return scores
@@ -128,21 +128,27 @@ class AsyncFunctionVerifier(FunctionVerifier):
         return self._report(batch, scores, columns)
 
 
+def function_class(function: str | Callable[..., Any], isolated: bool | None = None) -> type[Verifier]:
+    """The class of verifier for a function: a synchronous path is isolated unless `isolated=False`, a callable
+    object is not."""
+    loaded = load_function(function) if isinstance(function, str) else function
+    if is_async(loaded):
+        if isolated:
+            raise ValueError(f"verifier {function!r} is asynchronous and cannot be isolated, set isolated: false")
+        return AsyncFunctionVerifier
+    if isinstance(function, str) and isolated is not False:
+        return IsolatedFunction
+    if isolated:
+        raise ValueError(f"only a 'package.module:function' can be isolated, got the object {function!r}")
+    return FunctionVerifier
+
+
 def function_verifier(
     function: str | Callable[..., Any],
     domain: str | Sequence[str] | None = None,
     isolated: bool | None = None,
     **options: Any,
 ) -> Verifier:
-    """The verifier for a function: a synchronous path is isolated unless `isolated=False`, a callable
-    object is not."""
-    loaded = load_function(function) if isinstance(function, str) else function
-    if is_async(loaded):
-        if isolated:
-            raise ValueError(f"verifier {function!r} is asynchronous and cannot be isolated, set isolated: false")
-        return AsyncFunctionVerifier(function, domain, **options)
-    if isinstance(function, str) and isolated is not False:
-        return IsolatedFunction(function, domain, **options)
-    if isolated:
-        raise ValueError(f"only a 'package.module:function' can be isolated, got the object {function!r}")
-    return FunctionVerifier(function, domain, **options)
+    """The verifier for a function, of the class `function_class` gives."""
+    make: Callable[..., Verifier] = function_class(function, isolated)
+    return make(function, domain, **options)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mgs_trl.verifiers.base import Verifier
-from mgs_trl.verifiers.functions import function_verifier
+from mgs_trl.verifiers.functions import function_class, function_verifier
 from mgs_trl.verifiers.instructions.verifier import IFEvalVerifier
 from mgs_trl.verifiers.math import MathVerifier, ThinkingFormat
 from mgs_trl.verifiers.reward_model import RewardModelVerifier
@@ -94,8 +94,10 @@ def _make(name: Any, options: dict[str, Any], domain: str | None, domain_column:
     if callable(name) or (isinstance(name, str) and ":" in name):
         make: Callable[..., Verifier] = function_verifier
         arguments: tuple[Any, ...] = (name, domain)
+        known = (_option_names(function_class(name, options.get("isolated"))) or set()) | {"isolated"}
     elif isinstance(name, str) and name in VERIFIERS:
-        make, arguments = VERIFIERS[name], (domain,)
+        make = VERIFIERS[name]
+        arguments, known = (domain,), _option_names(make)
     else:
         near = difflib.get_close_matches(str(name), VERIFIERS, n=1)
         hint = f", did you mean {near[0]!r}" if near else ""
@@ -103,12 +105,11 @@ def _make(name: Any, options: dict[str, Any], domain: str | None, domain_column:
             f"domain {domain!r}: verifier {name!r} is unknown{hint}; "
             f"known are {', '.join(VERIFIERS)} and any 'package.module:function'"
         )
-    _check_options(make, name, options, domain)
+    _check_options(known, name, options, domain)
     return make(*arguments, domain_column=domain_column, **options)
 
 
-def _check_options(make: Callable[..., Verifier], name: Any, options: Mapping[str, Any], domain: str | None) -> None:
-    known = _option_names(make)
+def _check_options(known: set[str] | None, name: Any, options: Mapping[str, Any], domain: str | None) -> None:
     for option in options:
         if known is not None and option not in known:
             near = difflib.get_close_matches(option, known, n=1)
@@ -121,10 +122,6 @@ def _check_options(make: Callable[..., Verifier], name: Any, options: Mapping[st
 
 def _option_names(make: Callable[..., Any]) -> set[str] | None:
     """The keyword-only options of a verifier class and its bases; None where a function takes any."""
-    if make is function_verifier:
-        from mgs_trl.verifiers.functions import IsolatedFunction
-
-        return (_option_names(IsolatedFunction) or set()) | {"isolated"}
     if not inspect.isclass(make):
         return None
     names: set[str] = set()

@@ -69,6 +69,12 @@ def length_reward(completions, **columns):
     return [float(len(completion)) for completion in completions]
 
 
+def numpy_reward(completions, **columns):
+    import numpy as np
+
+    return [np.float32(len(completion)) for completion in completions]
+
+
 def moody_reward(completions, **columns):
     """Score 1.0, except for completions that name a mood."""
     moods = {"nan": float("nan"), "inf": float("inf"), "none": None}

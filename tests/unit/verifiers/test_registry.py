@@ -59,6 +59,8 @@ def test_every_form_of_a_recipe(spec, expected):
         ("misbehaving:not_a_function", "is a int, not a function"),
         ({"misbehaving:async_length_reward": {"isolated": True}}, "set isolated: false"),
         ({"misbehaving:length_reward": {"isolatd": True}}, "did you mean 'isolated'"),
+        ({"misbehaving:length_reward": {"isolated": False, "time_limit": 2}}, "no option 'time_limit'"),
+        ({"misbehaving:async_length_reward": {"on_timeout": 0}}, "no option 'on_timeout'"),
         ({"reward_model": {}}, "model must be a path"),
         ({"reward_server": {"url": "localhost:8000"}}, "url must be an http"),
         ({"math": {"strip": "thinking"}}, "strip must be one of"),
@@ -98,6 +100,13 @@ def test_registering_ones_own():
             register_verifier("constant", Constant)
     finally:
         del VERIFIERS["constant"]
+
+
+def test_an_isolated_function_may_return_numpys_numbers():
+    ((verifier, _),) = build_verifier("misbehaving:numpy_reward", "d")
+    scores = verifier(prompts=["q"] * 2, completions=["a", "bb"])
+    assert scores == [1.0, 2.0]
+    assert all(type(score) in (int, float) for score in scores)
 
 
 @pytest.mark.parametrize("isolated", [True, False])
