@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mgs_trl.recipe import load_recipe
-from mgs_trl.verifiers import Verifier, build_verifier
+from mgs_trl.verifiers import Verifier, VerifierError, build_verifier
+from mgs_trl.verifiers.pool import PoolError
 
 Row = dict[str, Any]
 Weighted = list[tuple[Callable[..., Any], float]]
@@ -69,7 +70,8 @@ def read_rows(path: Path) -> list[Row]:
     if not path.is_file():
         raise ValueError(f"{str(path)!r} is not a file.")
     rows = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    lines = path.read_text(encoding="utf-8").split("\n")  # a JSON text may hold what else splitlines() splits at
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
@@ -80,6 +82,13 @@ def read_rows(path: Path) -> list[Row]:
             raise ValueError(f"{path}, line {number} has no 'completion', which every line needs.")
         rows.append(row)
     return rows
+
+
+def write_rows(path: Path, rows: Sequence[Row], scores: Sequence[dict[str, float | None]]) -> None:
+    """The rows with their `scores` as a JSONL file; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({**row, "scores": s}) for row, s in zip(rows, scores, strict=True)]
+    path.write_text("".join(line + "\n" for line in lines))
 
 
 def summary(rows: Sequence[Row], scores: Sequence[dict[str, float | None]]) -> Table:
@@ -111,12 +120,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         verifiers = {name: build_verifier(domain.verifier, domain=name) for name, domain in recipe.domains.items()}
         rows = read_rows(arguments.completions)
         scores = score_rows(rows, verifiers)
-    except ValueError as error:
+        if arguments.out is not None:
+            write_rows(arguments.out, rows, scores)
+    except (ValueError, VerifierError, PoolError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if arguments.out is not None:
-        lines = [json.dumps({**row, "scores": s}) for row, s in zip(rows, scores, strict=True)]
-        arguments.out.write_text("".join(line + "\n" for line in lines))
     Console().print(summary(rows, scores))
     return 0
 
