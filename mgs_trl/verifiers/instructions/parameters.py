@@ -5,13 +5,18 @@ Every function raises ValueError with the reason, "must be ...", which the calle
 
 from __future__ import annotations
 
-import re
+import difflib
 from collections.abc import Callable
 from typing import Any
 
 Kind = Callable[[Any], Any]
 
 RELATIONS = ("less than", "at least")
+_LANGUAGES = (  # langdetect's; it runs in a worker and is not imported here
+    "af ar bg bn ca cs cy da de el en es et fa fi fr gu he hi hr hu id it ja kn ko lt lv mk ml mr ne nl no pa pl pt ro "
+    "ru sk sl so sq sv sw ta te th tl tr uk ur vi zh-cn zh-tw"
+)
+LANGUAGES = tuple(_LANGUAGES.split())
 QUANTIFIERS = ("at least", "around", "at most", "exactly", "less than")
 
 
@@ -53,10 +58,14 @@ def letter(value: Any) -> str:
 
 
 def language(value: Any) -> str:
-    """A language code as langdetect returns it: "en", "pt", "zh-cn"."""
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z]{2,4})?", value.strip()):
-        raise ValueError("must be a language code such as 'en' or 'zh-cn'")
-    return value.strip().lower()
+    """A language code that langdetect can return: "en", "pt", "zh-cn"."""
+    code = value.strip().lower() if isinstance(value, str) else ""
+    if code not in LANGUAGES:
+        near = [known for known in LANGUAGES if known.startswith(f"{code}-")] if code else []
+        near = near or difflib.get_close_matches(code, LANGUAGES, n=1, cutoff=0.7)
+        hint = f", did you mean {' or '.join(map(repr, near))}" if near else ""
+        raise ValueError(f"must be one of langdetect's language codes{hint}: {' '.join(LANGUAGES)}")
+    return code
 
 
 def one_of(*options: str) -> Kind:

@@ -2,6 +2,7 @@
 """The IFEval verifier: row formats, errors at load time, scoring; function-style constraints by hand."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +181,18 @@ def test_function_style_constraints(name, arguments, good, bad):
     constraints = parse_row({"ground_truth": {"func_name": name, **arguments}})
     assert judge(good, constraints) == [True]
     assert judge(bad, constraints) == [False]
+
+
+def test_language_codes_are_those_langdetect_returns():
+    from langdetect import detector_factory
+
+    from mgs_trl.verifiers.instructions.parameters import LANGUAGES, language
+
+    profiles = Path(detector_factory.PROFILES_DIRECTORY)
+    assert sorted(LANGUAGES) == sorted(profile.name for profile in profiles.iterdir())
+    assert language(" ZH-CN ") == "zh-cn"
+    with pytest.raises(ValueError, match="did you mean 'zh-cn' or 'zh-tw'"):
+        language("zh")
+    for value in ("english", "", None, "xx"):
+        with pytest.raises(ValueError, match="must be one of langdetect's language codes"):
+            language(value)
