@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mgs_trl.config import MGSConfig
 
@@ -71,10 +71,11 @@ class MemoryEstimate:
         """One line for people, in GiB."""
         place = {False: "", True: " on the host"}
         weights, host = place[self.layout.offload_weights], place[self.layout.offload]
+        kept = place[self.kept_on_host]
         ranks = f" over {self.layout.ranks} ranks" if self.layout.ranks > 1 else ""
         return (
             f"{_gib(self.weights)} weights{weights}, {_gib(self.gradients)} gradients{host}, "
-            f"{_gib(self.optimizer)} optimizer states{host}, {_gib(self.kept)} kept domain gradients{place[self.kept_on_host]} "
+            f"{_gib(self.optimizer)} optimizer states{host}, {_gib(self.kept)} kept domain gradients{kept} "
             f"({self.layout.engine}{ranks}); activations, vLLM and reward models come on top"
         )
 
@@ -150,8 +151,8 @@ def launch_layout(config: MGSConfig, ranks: int, environment: Mapping[str, str] 
         )
         return Layout(f"zero{stage}", ranks, optimizer == "cpu", weights == "cpu" and str(stage) == "3")
     if config.fsdp or environment.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        asked = (config.fsdp_config or {}).get("cpu_offload", environment.get("FSDP_OFFLOAD_PARAMS", "false"))
-        offload = str(asked).lower() == "true"
+        options = cast(dict[str, Any], config.fsdp_config or {})
+        offload = str(options.get("cpu_offload", environment.get("FSDP_OFFLOAD_PARAMS"))).lower() == "true"
         return Layout("fsdp2", ranks, offload, offload)
     return Layout("ddp" if ranks > 1 else "single", ranks)
 

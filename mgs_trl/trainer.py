@@ -171,8 +171,8 @@ class MGSTrainer(RolloutTrainer):
         if not self.mix.multi_domain:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        if callable(getattr(self.optimizer, "train", None)):
-            self.optimizer.train()  # before the rollouts: a schedule-free optimizer evaluates with other weights
+        # Before the rollouts: a schedule-free optimizer evaluates with other weights than it trains.
+        getattr(self.optimizer, "train", lambda: None)()
         started = time.perf_counter()
         *earlier, last = self._micro_step(inputs)
         drawn = time.perf_counter()
@@ -377,7 +377,7 @@ class _TrainingCalls(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._trainer._prepare_surgery(self._trainer.model_wrapped)
+        self._trainer._prepare_surgery(cast(nn.Module, self._trainer.model_wrapped))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if control.should_log:

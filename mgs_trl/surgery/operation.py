@@ -68,7 +68,7 @@ class Surgeon:
             saved, here = f"{total.shape[0]} modules ({names[0]}, ...)", f"{shape[0]} modules ({self.modules[0]}, ...)"
             raise ValueError(
                 f"the checkpoint has smoothed Gramians of {saved} and {total.shape[1]} domains, but this run has "
-                f"{here} and {shape[1]} domains; resume with the granularity and the trained parameters of the checkpoint, or "
-                "set gramian_ema to 0."
+                f"{here} and {shape[1]} domains; resume with the granularity and the trained parameters of the "
+                "checkpoint, or set gramian_ema to 0."
             )
         self.smoother.load_state_dict(dict(state))
