@@ -1,15 +1,15 @@
 """Engines: how DDP, DeepSpeed ZeRO and FSDP2 keep gradients, behind one interface."""
 
-from typing import Any
+from typing import Any, cast
 
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, is_compiled_module
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from mgs_trl.engines.base import Engine, Piece
 from mgs_trl.engines.domain_gradients import DomainGradients
-from mgs_trl.engines.fsdp2 import FSDP2Engine
+from mgs_trl.engines.fsdp2 import FSDP2Engine, reshard
 from mgs_trl.engines.local import LocalEngine
 from mgs_trl.engines.support import check_engine
 
@@ -32,6 +32,9 @@ def make_engine(accelerator: Any, model: nn.Module, unwrapped: nn.Module) -> Eng
     Raises:
         ValueError: an engine without support here; the message names it.
     """
+    if is_compiled_module(model) and not isinstance(model, FSDPModule):
+        model = cast(nn.Module, model._orig_mod)  # what torch.compile's wrapper calls; FSDP2 shards the wrapper itself
+    reshard(model)
     names = trainable_parameters(unwrapped)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
         from mgs_trl.engines.zero import make_zero_engine

@@ -71,5 +71,13 @@ class FSDP2Engine(Engine):
         return _local(parameter.grad).view(-1)
 
 
+def reshard(model: nn.Module) -> None:
+    """Make every parameter a DTensor again: a forward that no backward follows, as in an evaluation, leaves those of
+    the last modules whole."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def _local(value: Any) -> Tensor:
     return cast(DTensor, value).to_local().detach()

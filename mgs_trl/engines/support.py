@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, DynamoBackend
 
 #: Keys of DeepSpeed's `zero_optimization` that change where gradients live or what they are, and are not supported.
 _ZERO_OPTIONS = {
@@ -54,8 +54,21 @@ def check_engine(accelerator: Any) -> None:
         raise ValueError("mixed precision is fp16, whose loss scaling cannot be exact with surgery; use bf16.")
     if kind == DistributedType.FSDP and accelerator.state.fsdp_plugin.fsdp_version != 2:
         raise ValueError("the run uses FSDP1, which surgery does not support; set fsdp_version to 2.")
+    _check_compile(accelerator)
     if kind == DistributedType.DEEPSPEED:
         _check_deepspeed(accelerator.state.deepspeed_plugin.deepspeed_config)
+
+
+def _check_compile(accelerator: Any) -> None:
+    compiler = getattr(accelerator.state, "dynamo_plugin", None)
+    if compiler is None or compiler.backend == DynamoBackend.NO:
+        return
+    if compiler.use_regional_compilation:
+        raise ValueError("dynamo's use_regional_compilation is on, which surgery does not support; use torch_compile.")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        stage = accelerator.state.deepspeed_plugin.deepspeed_config.get("zero_optimization", {}).get("stage")
+        if stage == 3:
+            raise ValueError("torch_compile is on, but backward fails under ZeRO-3 then; leave it out or use ZeRO-2.")
 
 
 def _check_deepspeed(config: dict[str, Any]) -> None:

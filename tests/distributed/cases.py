@@ -4,6 +4,7 @@ from typing import Any
 
 FEWER_ENGINES = ("ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "fsdp2")
 MAIN_ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
+EVALUATED = ("zero2", "zero3", "fsdp2")
 COUNTED = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")
 RESUMED_TOO = ("ddp", "zero1", "zero2", "zero1_bf16", "zero2_offload", "zero3_offload")
@@ -17,6 +18,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "two": {"domains": 2, "settings": {"granularity": "global"}},
     "none": {"count": True, "settings": {"surgery": "none", "max_steps": 2}},
     "lora": {"lora": True},
+    "evaluated": {"evaluates": True},
+    "compiled": {"settings": {"torch_compile": True, "torch_compile_backend": "eager"}},
     "other": {"record": True, "salts": {"chat": "other"}, "settings": {"max_steps": 1}},
     "nonfinite": {"trainer": "NonFinite"},
     # 3, 9 and 12 rows: neither 2 nor 4 ranks divide 3 or 9.
@@ -62,6 +65,8 @@ TWO = cases(
     ("two", ("zero3", "fsdp2")),
     ("none", COUNTED),
     ("lora", ("zero3",)),
+    ("evaluated", EVALUATED),
+    ("compiled", ("fsdp2",)),
     ("other", ("zero3", "fsdp2")),
     ("nonfinite", ("ddp", "zero2_offload", "zero3", "fsdp2")),
     *((kind, ("ddp",)) for kind in UNEVEN),
@@ -75,6 +80,7 @@ MORE = cases(
     ("three", ("zero1_offload",)),
     ("two", ("ddp", "zero2")),
     ("other", ("ddp", "zero2")),
+    ("compiled", ("ddp", "zero2")),
     ("saved", RESUMED_TOO),
     ("resumed", RESUMED_TOO),
 )

@@ -113,6 +113,7 @@ def actual_engine(model) -> str:
     """Name of the class that says how `model`, as it was given to the training step, is distributed."""
     if isinstance(model, FSDPModule):
         return "FSDPModule"
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     if type(model).__name__ == "DeepSpeedEngine":
         return type(model.optimizer).__name__
     return type(model).__name__

@@ -7,7 +7,7 @@ the engine it names fails in the worker.
 import pytest
 import torch
 
-from tests.distributed.cases import BF16, COUNTED, FEWER_ENGINES, FOUR, MAIN_ENGINES, UNEVEN
+from tests.distributed.cases import BF16, COUNTED, EVALUATED, FEWER_ENGINES, FOUR, MAIN_ENGINES, UNEVEN
 from tests.support.reference import relative_error
 
 TOLERANCE = 1e-5
@@ -54,6 +54,19 @@ def test_adapters_on_zero3(single, two):
     assert_same_training(two["lora-zero3"], single["lora"])
 
 
+@pytest.mark.parametrize("engine", EVALUATED)
+def test_evaluation_before_and_between_steps_changes_nothing(single, two, engine):
+    """FSDP2 leaves parameters whole after a forward that no backward follows."""
+    result = two[f"evaluated-{engine}"]
+    assert sum("eval_loss" in entry for entry in result.log) == 4
+    assert_same_training(result, single["three"])
+
+
+def test_compiled_model_on_fsdp2(single, two):
+    """Accelerate shards torch.compile's wrapper; the other engines are inside it."""
+    assert_same_training(two["compiled-fsdp2"], single["three"])
+
+
 @pytest.mark.parametrize("kind", UNEVEN)
 def test_domains_that_do_not_divide_by_two_ranks(single, two, kind):
     """Rows of weight zero fill up the shorter ranks; the loss, its normaliser and its KL term stay the same.
@@ -74,6 +87,12 @@ def test_bf16_gramians_are_those_of_fp32_on_the_same_weights(single, two, engine
 @pytest.mark.parametrize("name", ["three-zero1_offload", "two-ddp", "two-zero2"])
 def test_more_on_two_ranks(single, more, name):
     assert_same_training(more[name], single[name.split("-")[0]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "zero2"])
+def test_compiled_model_on_other_engines(single, more, engine):
+    assert_same_training(more[f"compiled-{engine}"], single["three"])
 
 
 @pytest.mark.slow

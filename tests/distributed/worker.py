@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from mgs_trl.engines.fsdp2 import reshard
 from tests.distributed.engines import (
     EXPECTED,
     actual_engine,
@@ -31,6 +32,7 @@ CASE: dict[str, Any] = {
     "salts": {},  # domain -> salt of its completions
     "trainer": "MGSTrainer",  # a key of trainers.TRAINERS
     "lora": False,
+    "evaluates": False,  # on prompts held out, before the first step and after every step
     "resume_of": None,  # kind of case whose checkpoint of step 2 is resumed
     "resume_ranks": None,  # written by that many ranks; default: as many as now
     "record": False,  # write this rank's shard of each domain's gradient at the first step
@@ -43,7 +45,8 @@ ROWS = 24  # per window, whatever the number of ranks
 
 def whole_parameters(trainer, engine: str) -> dict[str, torch.Tensor]:
     result = {}
-    for name, parameter in trainer.accelerator.unwrap_model(trainer.model).named_parameters():
+    reshard(trainer.model)  # an evaluation may have come last
+    for name, parameter in trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False).named_parameters():
         if not parameter.requires_grad:
             continue
         if engine.startswith("zero"):
@@ -84,9 +87,13 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
         **engine_settings(case["engine"], out),
         **case["settings"],
     }
+    if case["evaluates"]:
+        settings |= {"eval_on_start": True, "eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 4}
     settings.setdefault("gradient_accumulation_steps", ROWS // (RANKS * settings["per_device_train_batch_size"]))
     args = MGSConfig(**json.loads(json.dumps(settings)))  # a copy: nested configurations are filled in place
     data = prompts(case["prompts"], DOMAINS[: case["domains"]])
+    # Scripted completions follow a prompt's occurrences: none of these may be in the training data.
+    others = prompts(case["prompts"] + 2).filter(lambda row: row["prompt"] not in set(data["prompt"]))
     salts = {row["prompt"]: case["salts"][row["domain"]] for row in data if row["domain"] in case["salts"]}
     peft = None
     if case["lora"]:
@@ -95,7 +102,13 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
         peft = LoraConfig(r=3, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
         torch.manual_seed(1)
     trainer = TRAINERS[case["trainer"]](
-        model, reward, args, data, rollout_func=ScriptedRollouts(prefix=salts), peft_config=peft
+        model,
+        reward,
+        args,
+        data,
+        eval_dataset=others if case["evaluates"] else None,
+        rollout_func=ScriptedRollouts(prefix=salts),
+        peft_config=peft,
     )
     recorder = ShardRecorder(trainer) if case["record"] else None
     counter = CollectiveCounter(trainer) if case["count"] else None

@@ -3,18 +3,26 @@
 from types import SimpleNamespace
 
 import pytest
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, DynamoBackend
 
 from mgs_trl.engines.support import check_engine
 
 
 def accelerator(
-    kind=DistributedType.DEEPSPEED, config=None, fsdp_version=2, mixed_precision="no", parallelism=None, ranks=1
+    kind=DistributedType.DEEPSPEED,
+    config=None,
+    fsdp_version=2,
+    mixed_precision="no",
+    parallelism=None,
+    ranks=1,
+    compiler="NO",
+    regional=False,
 ):
     state = SimpleNamespace(
         deepspeed_plugin=SimpleNamespace(deepspeed_config=config or {}),
         fsdp_plugin=SimpleNamespace(fsdp_version=fsdp_version),
         parallelism_config=parallelism,
+        dynamo_plugin=SimpleNamespace(backend=DynamoBackend[compiler], use_regional_compilation=regional),
     )
     return SimpleNamespace(distributed_type=kind, state=state, mixed_precision=mixed_precision, num_processes=ranks)
 
@@ -38,6 +46,8 @@ def zero(**options):
         ({"config": zero(zenflow={"topk_ratio": 0.1})}, ["zenflow", "ZenFlow"]),
         ({"config": zero(offload_optimizer={"device": "nvme"})}, ["offload_optimizer", "nvme", "cpu"]),
         ({"config": {**zero(), "pipeline": {"stages": 2}}}, ["pipeline"]),
+        ({"config": zero(), "compiler": "INDUCTOR"}, ["torch_compile", "ZeRO-3", "ZeRO-2"]),
+        ({"compiler": "EAGER", "regional": True, "kind": DistributedType.NO}, ["use_regional_compilation"]),
         ({"config": {**zero(), "sequence_parallel_size": 2}}, ["sequence_parallel_size", "2"]),
     ],
 )
@@ -59,6 +69,8 @@ def test_refused(run, words):
         {"config": {"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}, "fp16": {"enabled": "auto"}}},
         {"config": zero(zero_hpz_partition_size=1, mics_shard_size=-1, zero_quantized_gradients=False)},
         {"config": zero(offload_optimizer={"device": "cpu"})},
+        {"config": {"zero_optimization": {"stage": 2}}, "compiler": "INDUCTOR"},
+        {"kind": DistributedType.MULTI_GPU, "compiler": "INDUCTOR"},
     ],
 )
 def test_allowed(run):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate.utils import is_compiled_module
 
 from mgs_trl import MGSTrainer
 from tests.support.reference import relative_error
@@ -110,6 +111,17 @@ def test_one_domain_or_no_column_is_grpo_trainer(ours, tiny_policy):
     theirs = ours(dataset=data.remove_columns("domain"), max_steps=2, trainer_class=_as_trl(GRPOTrainer)).parameters()
     for name in theirs:
         assert torch.equal(one[name], theirs[name]) and torch.equal(plain[name], theirs[name])
+
+
+def test_compiled_model_has_the_gradients_of_the_model(ours):
+    """The eager backend traces the model and calls no compiler."""
+    plain = ours(dataset=prompts(12), max_steps=2)
+    compiled = ours(dataset=prompts(12), max_steps=2, torch_compile=True, torch_compile_backend="eager")
+    assert is_compiled_module(compiled.trainer.model_wrapped)
+    assert compiled.domain_gradients[0].keys() == plain.domain_gradients[0].keys() == {0, 1, 2}
+    for d, expected in plain.domain_gradients[0].items():
+        assert_same(compiled.domain_gradients[0][d], expected)
+    assert_same(compiled.parameters(), plain.parameters())
 
 
 def _as_trl(trainer_class):
