@@ -100,24 +100,28 @@ def write_launches(directory: Path, launches: list[Any], run_id: str | None = No
 
 def describe_launch(args: TrainingArguments, step: int, max_steps: int) -> dict[str, Any]:
     """When and how this process was started, with which versions, and which arguments are not the defaults."""
+    values = args.to_dict()  # hides tokens
+    defaults = {field.name: field.default for field in fields(args) if field.default is not MISSING}
+    return {
+        **describe_start(),
+        "from_step": step,
+        "processes": args.world_size,
+        "device": str(args.device),
+        "max_steps": max_steps,
+        "settings": {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or v != defaults[k]},
+    }
+
+
+def describe_start() -> dict[str, Any]:
+    """The command of this process, when it was given, and the versions that it runs with."""
     versions = {"python": sys.version.split()[0], "mgs_trl": mgs_trl.__version__}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    values = args.to_dict()  # hides tokens
-    defaults = {field.name: field.default for field in fields(args) if field.default is not MISSING}
-    return {
-        "command": launch_command(),
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "from_step": step,
-        "processes": args.world_size,
-        "device": str(args.device),
-        "max_steps": max_steps,
-        "versions": versions,
-        "settings": {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or v != defaults[k]},
-    }
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"command": launch_command(), "time": now, "versions": versions}
 
 
 def launch_command() -> str:

@@ -20,6 +20,7 @@ from mgs_trl.report.compare import comparison_charts, differences, heldout, mean
 from mgs_trl.report.conflicts import Conflicts, read_conflicts
 from mgs_trl.report.cost import duration
 from mgs_trl.report.facts import RunFacts, run_facts
+from mgs_trl.report.intervals import interval_plots
 from mgs_trl.report.read import read_runs, short_names
 from mgs_trl.report.studies import CONFIDENCE, Study, is_study, read_studies
 
@@ -67,10 +68,12 @@ def render(runs: Sequence[RunFacts], studies: Sequence[Study] = ()) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.tests["finite"] = math.isfinite
     environment.filters.update(number=number, signed=signed, percent=percent, duration=duration)
     return environment.get_template("page.html").render(
         runs=runs,
         studies=studies,
+        interval_plots=interval_plots,
         chance=(1 - CONFIDENCE),
         comparison=comparison,
         style=_asset("style.css"),

@@ -1,12 +1,19 @@
 """What `python -m mgs_trl.study` left: each strategy's held-out score over seeds, and how it differs from another."""
 
 import csv
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-TABLE = "study.csv"
+import yaml
+
+from mgs_trl.report.redact import redact, redact_command
+
+TABLE, TEXT, RECIPE, LAUNCHES = "study.csv", "study.md", "study.yaml", "study.json"
+_IN_CSV = ("held-out score", "difference to", "further differences")  # titles of tables that the CSV holds
 CONFIDENCE = 0.95  # of the intervals in the table
 
 
@@ -44,11 +51,17 @@ class Study:
     Attributes:
         name: short and unique among the studies of a report.
         regimes: rows by regime, in the table's order; those against the strategy itself have no difference.
+        tables: `(title, header, rows)` of what else the study wrote: before training, sequences, entropy, failed runs.
+        recipe: the resolved recipe as YAML, without credentials; empty without one.
+        launches: when, how and with which versions the study was started, each time.
     """
 
     path: Path
     name: str
     regimes: dict[str, list[Row]]
+    tables: list[tuple[str, list[str], list[list[str]]]] = field(default_factory=list)
+    recipe: str = ""
+    launches: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def domains(self) -> list[str]:
@@ -87,7 +100,33 @@ def _read(path: Path, name: str) -> Study:
                 raise ValueError(f"{path / TABLE} is damaged: {error!r} in {line}.") from None
     if not regimes:
         raise ValueError(f"{path / TABLE} holds no line.")
-    return Study(path, name, {regime: list(rows.values()) for regime, rows in regimes.items()})
+    study = Study(path, name, {regime: list(rows.values()) for regime, rows in regimes.items()})
+    tables = _tables(_text(path / TEXT))
+    study.tables = [table for table in tables if not any(title in table[0] for title in _IN_CSV)]
+    try:
+        recipe, launches = yaml.safe_load(_text(path / RECIPE)), json.loads(_text(path / LAUNCHES) or "{}")
+        study.launches = [{**e, "command": redact_command(e["command"])} for e in launches.get("launches", [])]
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path / RECIPE} or {LAUNCHES} is damaged: {error!r}.") from None
+    study.recipe = yaml.safe_dump(redact(recipe), sort_keys=False, allow_unicode=True) if recipe else ""
+    return study
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def _tables(text: str) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of every table of study.md."""
+    found: list[tuple[str, list[str], list[list[str]]]] = []
+    for line in text.splitlines():
+        if line.startswith("### "):
+            found.append((line.removeprefix("### "), [], []))
+        elif line.startswith("| ") and found and not line.startswith("| ---"):
+            _, header, rows = found[-1]
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            rows.append(cells) if header else header.extend(cells)
+    return found
 
 
 def _add(regimes: dict[str, dict[tuple[str, str], Row]], line: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mgs_trl.metrics_log import COMMAND
+from mgs_trl.metrics_log import COMMAND, describe_start
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, recipe_yaml
 from mgs_trl.strategies import OPTIONS, STRATEGIES, Options
 from mgs_trl.study.job import RECIPE
@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         (root / "study.yaml").write_text(recipe_yaml(recipe))
         os.environ[RECIPE] = str(find_recipe(arguments.recipe))
         os.environ[COMMAND] = shlex.join(["python", "-m", "mgs_trl.study", arguments.recipe, *arguments.overrides])
+        record_start(root / "study.json", anew=not done)
         try:
             work_off(schedule, TARGET, environments(recipe.study.workers), Progress(console, len(runs), schedule))
         except KeyboardInterrupt:
@@ -140,6 +141,12 @@ def finished(runs: Sequence[Run]) -> list[str]:
                 )
             names.append(run.name)
     return names
+
+
+def record_start(path: Path, anew: bool) -> None:
+    """Add this start to those of the study, or begin their list anew."""
+    earlier = json.loads(path.read_text())["launches"] if path.is_file() and not anew else []
+    path.write_text(json.dumps({"launches": [*earlier, describe_start()]}, indent=1))
 
 
 def environments(workers: int | None) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from mgs_trl.report.read import RunFiles
 
 from .chromium import CHROMIUM, chromium_page
 from .logs import DOMAINS, conflict_lines, gramians, metric_lines, module_names, write_lines, write_run
+from .test_studies import TABLE
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is absent: apt-get install chromium")
 
@@ -74,6 +75,25 @@ def test_every_chart_is_drawn_inside_the_width(page, two_runs, width, phone, dar
     assert page.run("document.documentElement.scrollWidth") <= width
     background = page.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)[0]")
     assert (background < 60) == dark
+    assert page.errors == []
+
+
+@pytest.mark.parametrize("width, phone", [(1366, False), (390, True)], ids=["laptop", "phone"])
+def test_a_study_fits_the_width_and_its_bars_lie_where_the_numbers_say(page, tmp_path, width, phone):
+    (tmp_path / "study.csv").write_text(TABLE)
+    write_report([tmp_path], tmp_path / "report.html")
+    page.emulate(width, 900, False, phone)
+    page.open(tmp_path / "report.html")
+    page.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    show_everything(page)
+    assert page.run("document.documentElement.scrollWidth") <= width
+    boxes = page.run("""[...document.querySelectorAll('.intervals > div:not(.axis)')].map(row => {
+        const box = (e) => { const r = row.querySelector(e).getBoundingClientRect(); return [r.left, r.right]; };
+        return [row.querySelector('.n').innerText, box('.zero')[0], ...box('.reach')] })""")
+    assert len(boxes) == 4
+    for text, zero, left, right in boxes:
+        low, high = (float(number.replace("−", "-")) for number in text.split("[")[1].strip("]").split(","))
+        assert (right - zero) * low == pytest.approx((left - zero) * high, abs=1.5 * (abs(low) + abs(high)))
     assert page.errors == []
 
 

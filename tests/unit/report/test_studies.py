@@ -1,10 +1,14 @@
 """A study's directory in the report: its numbers as written, what its intervals say, and damaged tables."""
 
+import json
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mgs_trl.report import write_report
+from mgs_trl.report.intervals import _ticks, interval_plots
 from mgs_trl.report.studies import read_studies
 
 from .logs import write_run
@@ -51,6 +55,45 @@ def test_regimes_and_pairs_are_kept_apart(study):
         "plain": [("mixed", "mixed", 0)],
     }
     assert found.domains == ["math", "mean"]
+
+
+def test_differences_are_drawn_to_scale(study):
+    (found,) = read_studies([study], ["s"])
+    mean, math = interval_plots(found, "heavy")
+    assert (mean.domain, math.domain) == ("mean", "math")
+    assert [(strategy, against) for strategy, against, _ in math.rows] == [("mgs", "mixed"), ("mgs", "global")]
+    assert math.ticks == [-0.3, -0.2, -0.1, 0.0, 0.1, 0.2]
+    for _, _, gap in math.rows:
+        for value in (gap.low, gap.difference, gap.high):
+            assert math.at(value) == pytest.approx((value + 0.3) / 0.5 * 100, abs=0.01)
+    assert interval_plots(found, "plain") == []  # nothing to compare
+
+
+@given(st.lists(st.floats(-1e6, 1e6, allow_subnormal=False), min_size=2, max_size=2))
+def test_axes_have_few_round_ticks_around_all_values_and_zero(values):
+    low, high = min([*values, 0.0]), max([*values, 0.0])
+    ticks = _ticks(low, high)
+    assert 2 <= len(ticks) <= 8 and 0.0 in ticks
+    slack = 1e-6 * (high - low)
+    assert ticks[0] <= low + slack and high - slack <= ticks[-1]
+
+
+def test_the_rest_of_the_study_stands_in_the_page(study, tmp_path):
+    (study / "study.md").write_text(
+        "head\n### plain: held-out score\n\n| a | b |\n| --- | ---: |\n| shown already | 1 |\n\n"
+        "### plain: sequential training\n\n| order | forgetting |\n| --- | ---: |\n| math > chat | -0.087 |\n"
+    )
+    (study / "study.yaml").write_text("model: {name_or_path: policy, kwargs: {token: hf_1}}\n")
+    launch = {"command": "python -m mgs_trl.study x hub_token=hf_2", "time": "noon", "versions": {"torch": "2.13.0"}}
+    (study / "study.json").write_text(json.dumps({"launches": [launch]}))
+    write_report([study], tmp_path / "report.html")
+    text = text_of(tmp_path / "report.html")
+    assert "plain: sequential training order forgetting math &gt; chat -0.087" in text and "shown already" not in text
+    assert "python -m mgs_trl.study x hub_token=(hidden)" in text and "torch 2.13.0" in text
+    assert "name_or_path: policy" in text and "hf_1" not in text
+    (study / "study.json").write_text("{")
+    with pytest.raises(ValueError, match=r"study\.json is damaged"):
+        write_report([study], tmp_path / "report.html")
 
 
 def test_a_study_and_runs_share_a_page(study, tmp_path):
