@@ -128,7 +128,7 @@ class AsyncFunctionVerifier(FunctionVerifier):
         return self._report(batch, scores, columns)
 
 
-def function_class(function: str | Callable[..., Any], isolated: bool | None = None) -> type[Verifier]:
+def function_class(function: str | Callable[..., Any], isolated: bool | None = None) -> Callable[..., Verifier]:
     """The class of verifier for a function: a synchronous path is isolated unless `isolated=False`, a callable
     object is not."""
     loaded = load_function(function) if isinstance(function, str) else function
@@ -150,5 +150,4 @@ def function_verifier(
     **options: Any,
 ) -> Verifier:
     """The verifier for a function, of the class `function_class` gives."""
-    make: Callable[..., Verifier] = function_class(function, isolated)
-    return make(function, domain, **options)
+    return function_class(function, isolated)(function, domain, **options)
