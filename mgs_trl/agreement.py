@@ -1,5 +1,6 @@
 """When one rank fails while the others wait for it in a collective: every rank learns the cause and stops."""
 
+import logging
 import pickle
 from collections.abc import Callable
 from typing import Any, cast
@@ -8,6 +9,10 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather, gather_object
 from torch import Tensor
+
+from mgs_trl.verifiers.arrival import failure_announced
+
+logger = logging.getLogger(__name__)
 
 
 class RankError(RuntimeError):
@@ -19,6 +24,7 @@ def rewards_of_all_ranks(accelerator: Accelerator, score: Callable[[], Tensor], 
 
     TRL scores on every rank for itself and then gathers. A rank whose verifier raised never came to that gather, and
     the others waited there. Here it joins it with NaN, and one number per rank says whether anyone failed.
+    Verifiers with a collective of their own (`share: node`) hear of the failure before they enter it.
 
     Args:
         accelerator: of the run.
@@ -33,9 +39,12 @@ def rewards_of_all_ranks(accelerator: Accelerator, score: Callable[[], Tensor], 
         return score()
     failure: Exception | None = None
     try:
-        rewards = score()
+        with failure_announced():
+            rewards = score()
     except Exception as error:
         failure = error
+        # Should a collective hang all the same, the cause has been said.
+        logger.exception("scoring failed on rank %d", accelerator.process_index)
         rewards = gather(torch.full((rows, functions), torch.nan, device=accelerator.device))
     failed = torch.tensor([failure is not None], dtype=torch.float32, device=accelerator.device)
     if not cast(Tensor, accelerator.reduce(failed, reduction="sum")).item():

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+from mgs_trl.verifiers.arrival import failure_announced
 from mgs_trl.verifiers.base import Batch, Score
 from mgs_trl.verifiers.completions import Message, prompt_text
 from mgs_trl.verifiers.node import Node
@@ -83,6 +84,10 @@ class RewardModelVerifier(ScaledVerifier):
             check_reward_model(self.model, tokenizer, self.__name__)
         self.config = self.model.config if self.model is not None else self._loaded_config()
         self.tokenizer = tokenizer
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Score]:
+        with failure_announced():
+            return super().__call__(prompts, completions, **columns)
 
     def preflight(self) -> None:
         """Load, and score one conversation."""
