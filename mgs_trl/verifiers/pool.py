@@ -145,8 +145,10 @@ class WorkerPool:
         self.close()
 
     def _ensure(self, count: int) -> list[_Worker]:
-        for worker in [w for w in self._workers if w.served >= self.max_tasks or w.process.poll() is not None]:
-            self._drop(worker)
+        # A dead one that was given tasks is its run's, which has still to read of its end and give them to another.
+        for worker in [w for w in self._workers if not (w.tickets or w.loading or w.outgoing)]:
+            if worker.served >= self.max_tasks or worker.process.poll() is not None:
+                self._drop(worker)
         while len(self._workers) < min(self.size, count):
             self._workers.append(_Worker(_environment()))
         return list(self._workers)
@@ -195,8 +197,11 @@ class _Run:
         return self.outcomes  # pyright: ignore[reportReturnType]  # all set: open is 0
 
     def _staff(self) -> None:
+        workers = self.pool._ensure(len(self.waiting))
+        for key in [key for key in self.selector.get_map().values() if key.data not in workers]:
+            self.selector.unregister(key.fd)  # of a dropped worker; a new one may have its number
         registered = {key.data for key in self.selector.get_map().values()}
-        for worker in self.pool._ensure(len(self.waiting)):
+        for worker in workers:
             if worker not in registered:
                 self.selector.register(worker.stdout, selectors.EVENT_READ, worker)
             if not worker.tickets and not worker.outgoing and not worker.loading:

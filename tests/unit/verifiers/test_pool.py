@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mgs_trl.verifiers.pool import PoolError, WorkerPool, default_workers, shared_pool
+from mgs_trl.verifiers.pool import PoolError, WorkerPool, _Run, default_workers, shared_pool
 
 ACT = "misbehaving:act"
 HERE = Path(__file__).parent
@@ -94,6 +94,20 @@ def test_misbehaviour_never_reaches_the_neighbours(pool, act, kind):
 def test_memory_limit_ends_with_its_samples(pool):
     pool.run(ACT, [("a",)], memory_mb=512)
     assert kinds(pool.run("misbehaving:echo", [(b"x" * 2**20,)] * 4)) == ["done"] * 4
+
+
+def test_workers_that_die_together_lose_no_sample(pool, monkeypatch):
+    lost = _Run._lost
+
+    def lost_late(run, worker):
+        time.sleep(0.3)  # meanwhile the other worker dies too
+        lost(run, worker)
+
+    pool.run(ACT, [("a",)] * 8)
+    pool.run("misbehaving:sleep", [(0.5,)] * 2)  # both workers have started
+    monkeypatch.setattr(_Run, "_lost", lost_late)
+    outcomes = pool.run(ACT, [("die",), ("a",), ("die",), ("b",)])
+    assert kinds(outcomes) == ["crash", "done", "crash", "done"]
 
 
 def test_the_memory_limit_does_not_count_what_other_verifiers_left_in_the_worker():
