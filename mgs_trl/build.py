@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mgs_trl.adapter import adapter_config
-from mgs_trl.arguments import build_config
+from mgs_trl.arguments import build_config, domains_with_rows
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.datasets import DomainRows, combine, load_domain
 from mgs_trl.domains.prompts import PromptForm, prompt_form, prompt_length, write_prompts
@@ -54,7 +54,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
         write_all(recipe, parts, form, tokenizer)
     check_rows(data.train, config)
     train, heldout = combine(data.train), combine(data.heldout) if data.heldout else None
-    functions = [pair for name in recipe.domains for pair in verifiers[name]]
+    functions = [pair for name in domains_with_rows(recipe) for pair in verifiers[name]]
     config.reward_weights = [weight for _, weight in functions]
     for function, _ in functions:
         preflight = getattr(function, "preflight", None)

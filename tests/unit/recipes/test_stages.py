@@ -241,3 +241,12 @@ def test_bad_adapters_are_one_sentence(miniature, tmp_path, capsys, peft, words)
     assert main(["miniature", *SETTINGS, f"peft={peft}", f"trainer.output_dir={tmp_path}"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert all(word in line for word in words), line
+
+
+def test_only_verifiers_that_score_something_are_made_ready(miniature, tmp_path):
+    """A run of one domain need not hold the reward model of another."""
+    alone = ["strategy={single: {domain: math}}", "~domains.chat.eval_dataset", f"trainer.output_dir={tmp_path}"]
+    missing = "domains.chat.verifier={reward_model: {model: /no/such/model}}"
+    trainer = build_trainer(load_recipe("miniature", [*SMALL, *alone, missing]))
+    names = {function.__name__.split("/")[0] for function in trainer.reward_funcs}
+    assert names == {"math", "instruction_following"}
