@@ -4,6 +4,8 @@ import json
 import math
 import re
 import socket
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,21 @@ def tensorboard_scalars(folder: Path) -> dict[str, dict[int, float]]:
     return found
 
 
+def leveldb_records(data: bytes) -> Iterator[bytes]:
+    """Records of a file in LevelDB's log format, in which wandb keeps a run, behind a header of seven bytes."""
+    place, record = 7, b""
+    while place < len(data):
+        if (left := 32768 - place % 32768) < 7:  # a record's header is never split between blocks
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        record += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
+
+
 def assert_same(lines: list[dict], scalars: dict[str, dict[int, float]]) -> None:
     """Every number of metrics.jsonl that is ours is in the tracker, with `train/` or `eval/` before its name."""
     compared = 0
@@ -102,6 +119,27 @@ def test_trackio_gets_them_all_without_network(train, tmp_path, monkeypatch):
     scalars: dict[str, dict[int, float]] = {}
     for entry in SQLiteStorage.get_logs("mgs", "run"):
         for name, value in entry.items() if "train/global_step" in entry else ():
+            scalars.setdefault(name, {})[entry["train/global_step"]] = value
+    assert_same(lines, scalars)
+
+
+def test_wandb_gets_them_all_without_network(train, tmp_path, monkeypatch):
+    """Read from the file that an offline run leaves."""
+    wandb = pytest.importorskip("wandb")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    lines, _ = train(["wandb"], eval_strategy="steps", eval_steps=1)
+    wandb.finish()
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    records: list[Record] = []
+    while not any(record.HasField("exit") for record in records):  # wandb's own process writes on for a moment
+        records = [Record.FromString(data) for data in leveldb_records(path.read_bytes())]
+    scalars: dict[str, dict[int, float]] = {}
+    for items in (record.history.item for record in records):
+        entry = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+        for name, value in entry.items():
             scalars.setdefault(name, {})[entry["train/global_step"]] = value
     assert_same(lines, scalars)
 
