@@ -171,6 +171,8 @@ class MGSTrainer(RolloutTrainer):
         if not self.mix.multi_domain:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
+        if self._engine is None:  # `train` was not called
+            self._prepare_surgery(model)
         # Before the rollouts: a schedule-free optimizer evaluates with other weights than it trains.
         getattr(self.optimizer, "train", lambda: None)()
         started = time.perf_counter()

@@ -5,6 +5,7 @@ import torch
 from transformers import TrainerCallback
 
 from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.build import release
 from tests.conftest import build_tiny_policy
 from tests.support.rollouts import prompts
 
@@ -76,3 +77,4 @@ def test_greedy_tokens_equal_transformers_after_every_step(policy, tmp_path):
     differences = [log["sampling/sampling_logp_difference/max"] for log in trainer.state.log_history if "reward" in log]
     assert len(differences) == 3
     assert max(differences) < 0.02
+    release(trainer)  # an engine that is collected later takes the next one's process groups along

@@ -72,6 +72,7 @@ def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
     for log in logs:
         assert log["rollouts/tokens_per_second"] > 0
         assert log["seconds/generation"] > 0 and log["seconds/scoring"] >= 0 and log["seconds/sync"] > 0
+    release(trainer)  # an engine that is collected later takes the next one's process groups along
 
 
 def test_a_shipped_recipe_of_one_domain_trains_with_its_template(tmp_path):

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer, ProcessorMixin
 
 from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.build import release
 from mgs_trl.rollouts.errors import StaleWeightsError
 from mgs_trl.rollouts.weight_check import WeightCheck, check_weights
 from tests.conftest import build_tiny_policy
@@ -193,3 +194,4 @@ def test_colocated_engine_whose_second_synchronization_is_lost_stops_the_run(pol
     assert trainer.state.global_step == 3 and len(seen) == 2 and len(calls) == 4
     logs = [log for log in trainer.state.log_history if "reward" in log]
     assert max(log["sampling/sampling_logp_difference/max"] for log in logs) < 0.001
+    release(trainer)
