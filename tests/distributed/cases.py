@@ -4,7 +4,7 @@ from typing import Any
 
 FEWER_ENGINES = ("ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload", "fsdp2")
 MAIN_ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
-EVALUATED = ("zero2", "zero3", "fsdp2")
+COMPILED = ("ddp", "zero2", "fsdp2")
 COUNTED = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")
 RESUMED_TOO = ("ddp", "zero1", "zero2", "zero1_bf16", "zero2_offload", "zero3_offload")
@@ -65,8 +65,7 @@ TWO = cases(
     ("two", ("zero3", "fsdp2")),
     ("none", COUNTED),
     ("lora", ("zero3",)),
-    ("evaluated", EVALUATED),
-    ("compiled", ("fsdp2",)),
+    ("evaluated", ("fsdp2",)),
     ("other", ("zero3", "fsdp2")),
     ("nonfinite", ("ddp", "zero2_offload", "zero3", "fsdp2")),
     *((kind, ("ddp",)) for kind in UNEVEN),
@@ -80,7 +79,8 @@ MORE = cases(
     ("three", ("zero1_offload",)),
     ("two", ("ddp", "zero2")),
     ("other", ("ddp", "zero2")),
-    ("compiled", ("ddp", "zero2")),
+    ("evaluated", ("zero2", "zero3")),
+    ("compiled", COMPILED),
     ("saved", RESUMED_TOO),
     ("resumed", RESUMED_TOO),
 )
