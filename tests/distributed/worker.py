@@ -3,6 +3,7 @@
 Started by `launch.py`, once per world size. A case is a JSON object; see `CASE`.
 """
 
+import gc
 import json
 import os
 import sys
@@ -146,6 +147,10 @@ def main() -> None:
     let_fsdp_run_on_cpu()
     let_bf16_pass_without_gpu()
     let_optimizers_load_on_numbered_cpus()
+    import mgs_trl.trainer
+    import tests.distributed.trainers  # noqa: F401
+
+    gc.freeze()  # every case collects garbage; what was imported is not looked through again
     for case in cases:
         folder = out / case["name"]
         folder.mkdir(exist_ok=True, parents=True)
