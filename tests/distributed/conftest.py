@@ -25,9 +25,9 @@ def two(tiny_policy, folder) -> dict[str, Result]:
 
 
 @pytest.fixture(scope="session")
-def more(two, tiny_policy, folder) -> dict[str, Result]:
+def more(tiny_policy, folder) -> dict[str, Result]:
     """On two ranks as well."""
-    return two | launch(MORE, 2, tiny_policy, folder)
+    return launch(MORE, 2, tiny_policy, folder)
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
         peft_config=peft,
     )
     recorder = ShardRecorder(trainer) if case["record"] else None
-    counter = CollectiveCounter(trainer) if case["count"] else None
+    counter = CollectiveCounter(trainer) if case["count"] and RANK == 0 else None
     step, trained = trainer.training_step, set()
 
     def watched_step(wrapped, *rest):
@@ -133,9 +133,9 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
     if trainer._collector is not None:
         kept = sum(buffer.numel() * buffer.element_size() for buffer in trainer._collector._buffers)
         (out / f"kept_{RANK}.json").write_text(json.dumps(kept))
+    if counter is not None:
+        (out / "collectives.json").write_text(json.dumps(counter.moved))
     if RANK == 0:
-        if counter is not None:
-            (out / "collectives.json").write_text(json.dumps(counter.moved))
         torch.save(parameters, out / "parameters.pt")
         (out / "log.json").write_text(json.dumps(trainer.state.log_history))
     trainer.accelerator.free_memory()
@@ -147,6 +147,8 @@ def main() -> None:
     let_fsdp_run_on_cpu()
     let_bf16_pass_without_gpu()
     let_optimizers_load_on_numbered_cpus()
+    import deepspeed  # noqa: F401
+
     import mgs_trl.trainer
     import tests.distributed.trainers  # noqa: F401
 
