@@ -93,8 +93,17 @@ def launch(cases: Sequence[dict[str, Any]], ranks: int, model: str, out: Path, t
             code = f"no end within {timeout} s"
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end(process)
     if code and not folder.exists():
         raise RuntimeError(f"{ranks} ranks ended with {code}:\n{log.read_text()[-4000:]}")
     return {case["name"]: Result(folder / case["name"]) for case in cases}
+
+
+def _end(process: subprocess.Popen) -> None:
+    """torchrun ends its ranks, which have sessions of their own, on SIGTERM only."""
+    process.terminate()
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
