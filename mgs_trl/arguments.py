@@ -12,6 +12,7 @@ from typing import Any
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.templates import find_template
 from mgs_trl.recipe import DomainSpec, Recipe, SamplingSpec, did_you_mean
+from mgs_trl.rollouts.sampling import stop_strings
 from mgs_trl.strategies import strategy_fields, trained_domains
 
 # Trainer fields that another key of the recipe decides; two places for one value would be one too many.
@@ -25,6 +26,8 @@ ELSEWHERE = {
     "sampling": "domains.<name>.sampling",
     "trust_remote_code": "model.trust_remote_code",
     "domain_column": "the names under domains",
+    "resume_from_checkpoint": "the command's option --resume",
+    **dict.fromkeys(("do_train", "do_eval", "do_predict"), "the command, and eval_dataset of the domains"),
 }
 
 _TRL_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "max_completion_length")
@@ -113,9 +116,11 @@ def sampling_by_domain(recipe: Recipe) -> dict[str, dict[str, Any]]:
     defaults = {f.name: f.default for f in dataclasses.fields(MGSConfig)}
     names = [f.name for f in dataclasses.fields(SamplingSpec)]
     trainer = {name: recipe.trainer.get(name, defaults.get(name)) for name in names}
+    everywhere = stop_strings(recipe.trainer.get("generation_kwargs"))
     result = {}
     for name, domain in recipe.domains.items():
-        template = {"stop": list(find_template(domain.template).stop), "stop_completes": True}
+        stop = dict.fromkeys((*everywhere, *find_template(domain.template).stop))
+        template = {"stop": list(stop), "stop_completes": True}
         result[name] = {**trainer, **template, **_own_sampling(domain)}
     return result
 

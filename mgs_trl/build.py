@@ -12,6 +12,7 @@ from mgs_trl.domains.prompts import PromptForm, prompt_form, prompt_length, writ
 from mgs_trl.domains.schedule import quotas
 from mgs_trl.domains.schemas import Row
 from mgs_trl.domains.templates import find_template
+from mgs_trl.layout import check_saves_whole
 from mgs_trl.recipe import DatasetSpec, Recipe
 from mgs_trl.strategies import trained_domains
 from mgs_trl.verifiers import Verifier, build_verifier
@@ -43,6 +44,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
         ValueError: anything wrong with the recipe, its data, or how they fit together.
     """
     config, peft_config = build_config(recipe), adapter_config(recipe.peft)
+    check_saves_whole(config)
     for name, value in changes.items():
         setattr(config, name, value)
     check_quotas(recipe, config)
@@ -82,6 +84,14 @@ def release(trainer: "MGSTrainer") -> None:
     llm = getattr(getattr(trainer, "vllm_generation", None), "llm", None)
     if llm is not None:
         release_engine(llm)
+
+
+def save_policy(trainer: "MGSTrainer") -> None:
+    """Write the whole policy, or its adapter, to the output directory. All ranks must call it."""
+    plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
+    if plugin is not None:  # checkpoints may be sharded; with that setting transformers would write no policy at all
+        plugin.set_state_dict_type("FULL_STATE_DICT")
+    trainer.save_model()
 
 
 def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:

@@ -63,9 +63,11 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
 
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
     from mgs_trl.build import build_verifiers, check_quotas
+    from mgs_trl.layout import check_saves_whole
     from mgs_trl.rollouts.sampling import parse_sampling
 
     config = build_config(recipe, ranks)
+    check_saves_whole(config)
     parse_sampling(config).among(domains_with_rows(recipe))  # as the trainer does with the domains of its data
     quotas = check_quotas(recipe, config)
     plan = Plan(recipe, config, ranks, quotas, build_verifiers(recipe), sampling_by_domain(recipe))
@@ -96,11 +98,14 @@ def _tokenizer(plan: Plan) -> Any:
 def _memory(plan: Plan) -> "MemoryEstimate | None":
     """What a rank holds; None where the model's configuration is not reachable."""
     import torch
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     from mgs_trl.adapter import adapter_config
-    from mgs_trl.memory import check_fits, count_parameters, empty_policy, estimate, launch_layout
+    from mgs_trl.layout import launch_layout
+    from mgs_trl.memory import check_fits, count_parameters, empty_policy, estimate
 
     spec, adapter = plan.recipe.model, adapter_config(plan.recipe.peft)
+    unset_hf_deepspeed_config()  # under ZeRO-3 transformers would deal the model out to ranks, and there are none
     try:
         policy, stored = empty_policy(
             spec.name_or_path, revision=spec.revision, trust_remote_code=spec.trust_remote_code

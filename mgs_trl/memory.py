@@ -1,46 +1,13 @@
 """What a rank must hold, before anything is loaded: weights, gradients, optimizer states, and surgery's copies."""
 
-import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mgs_trl.config import MGSConfig
+from mgs_trl.layout import Layout
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How parameters, gradients and optimizer states lie on the ranks.
-
-    Attributes:
-        engine: `single`, `ddp`, `zero1`, `zero2`, `zero3` or `fsdp2`.
-        ranks: data-parallel ranks.
-        offload: gradients and optimizer states are in host memory.
-        offload_weights: so are the weights, but for the layers that are computed with.
-    """
-
-    engine: str
-    ranks: int
-    offload: bool = False
-    offload_weights: bool = False
-
-    @property
-    def sharded_weights(self) -> bool:
-        return self.engine in ("zero3", "fsdp2")
-
-    @property
-    def sharded_gradients(self) -> bool:
-        return self.engine in ("zero2", "zero3", "fsdp2")
-
-    @property
-    def sharded_step(self) -> bool:
-        """Whether the optimizer, and so surgery, works on a rank's shard."""
-        return self.engine not in ("single", "ddp")
 
 
 @dataclass(frozen=True)
@@ -130,31 +97,6 @@ def check_fits(needed: MemoryEstimate, available: int) -> None:
             f"a rank needs {_gib(needed.device)} before activations ({needed.line()}), but its device has "
             f"{_gib(available)}; set trainer.surgery_offload: true, shard more (ZeRO-3, FSDP2), or use more ranks."
         )
-
-
-def launch_layout(config: MGSConfig, ranks: int, environment: Mapping[str, str] = os.environ) -> Layout:
-    """The layout that the launcher and the config ask for.
-
-    Args:
-        environment: `accelerate launch` speaks through it.
-    """
-    given: Any = config.deepspeed or environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
-    if given or environment.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-        if isinstance(given, str):
-            given = json.loads(Path(given).read_text())
-        zero = (given or {}).get("zero_optimization", {})
-        stage = zero.get("stage", environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))
-        optimizer, weights = (
-            (zero.get(f"offload_{what}") or {}).get("device")
-            or environment.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what.upper()}_DEVICE", "none")
-            for what in ("optimizer", "param")
-        )
-        return Layout(f"zero{stage}", ranks, optimizer == "cpu", weights == "cpu" and str(stage) == "3")
-    if config.fsdp or environment.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        options = cast(dict[str, Any], config.fsdp_config or {})
-        offload = str(options.get("cpu_offload", environment.get("FSDP_OFFLOAD_PARAMS"))).lower() == "true"
-        return Layout("fsdp2", ranks, offload, offload)
-    return Layout("ddp" if ranks > 1 else "single", ranks)
 
 
 def empty_policy(name: str, **options: Any) -> tuple[Any, str]:

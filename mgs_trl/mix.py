@@ -63,7 +63,7 @@ class DomainMix:
         mixture = check_mixture(args.mixture or dict.fromkeys(domains, 1.0), domains)
         if len(domains) < 2:
             return cls(column, domains, names=names)
-        factors = _factors(args.domain_weights, domains)
+        factors = domain_factors(args.domain_weights, domains)
         return cls(column, domains, quotas(mixture, args.prompts_per_window()), names, factors)
 
     def labels(self, rows: Sequence[dict[str, Any]]) -> list[int] | None:
@@ -73,7 +73,12 @@ class DomainMix:
         return labels if self.names and min(labels) >= 0 else None
 
 
-def _factors(weights: dict[str, float] | None, domains: Sequence[str]) -> tuple[float, ...]:
+def domain_factors(weights: dict[str, float] | None, domains: Sequence[str]) -> tuple[float, ...]:
+    """`MGSConfig.domain_weights` in the order of `domains`; empty if there are none.
+
+    Raises:
+        ValueError: they are not those of the data.
+    """
     if not weights:
         return ()
     if set(weights) != set(domains):

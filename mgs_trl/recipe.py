@@ -284,7 +284,9 @@ def _apply(content: dict[Any, Any], override: Override) -> None:
     *parents, last = override.key_or_group.split(".")
     node: Any = content
     for depth, key in enumerate(parents):
-        inner = node.setdefault(key, {})
+        inner = node.get(key)
+        if inner is None:  # absent, or written out as null
+            inner = node[key] = {}
         if isinstance(inner, str) and parents[: depth + 1] == ["model"]:
             inner = node[key] = {"name_or_path": inner}
         elif isinstance(inner, str) and key in ("dataset", "eval_dataset"):

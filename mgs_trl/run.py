@@ -7,9 +7,10 @@ from pathlib import Path
 
 from accelerate import PartialState
 from rich.console import Console
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ProgressCallback
 
-from mgs_trl.build import build_trainer, release
+from mgs_trl.build import build_trainer, release, save_policy
 from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
 from mgs_trl.metrics_log import describe_launch, write_launches
@@ -66,7 +67,7 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
     heldout = any(domain.eval_dataset for domain in recipe.domains.values())
     output = output_of(recipe)
     checkpoint = _checkpoint(command.resume, output, may_lack=staged)
-    look_first = heldout and first and checkpoint is None
+    look_first = heldout and first and checkpoint is None and recipe.trainer.get("eval_on_start") is not False
     trainer = build_trainer(recipe, [stop], **({"eval_on_start": True} if look_first else {}))
     if not trainer.args.disable_tqdm:
         trainer.remove_callback(ProgressCallback)
@@ -83,7 +84,7 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
             done = f"stopped after step {trainer.state.global_step}"
             print(f"{done}; resume with: {command.again}", file=sys.stderr)
         return 128 + stop.received
-    trainer.save_model()  # first: an evaluation that fails must not cost the training
+    save_policy(trainer)  # first: an evaluation that fails must not cost the training
     if heldout:
         trainer.evaluate()
     release(trainer)
@@ -99,6 +100,8 @@ def _evaluate_merged(recipe: Recipe) -> None:
         (output / "metrics.jsonl").unlink(missing_ok=True)
         write_launches(output, [describe_launch(trainer.args, 0, 0)])
     if trainer.eval_dataset is not None:
+        # DeepSpeed only takes models to evaluate that it shards, and here nothing has been trained.
+        trainer.is_deepspeed_enabled = trainer.is_deepspeed_enabled and is_deepspeed_zero3_enabled()
         trainer.evaluate()
 
 

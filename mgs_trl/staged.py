@@ -22,6 +22,7 @@ from mgs_trl.metrics_log import write_launches
 from mgs_trl.recipe import ModelSpec, Recipe, output_of, recipe_yaml
 from mgs_trl.strategies import strategy_of
 from mgs_trl.strategies.merge import merge_experts
+from mgs_trl.strategies.saved_policy import holds_weights
 from mgs_trl.strategies.stages import Stage, given_experts, stages_of
 
 FINISHED = "finished"  # empty file in a stage's directory, written last
@@ -84,6 +85,8 @@ def _prepare(recipe: Recipe, stages: Sequence[Stage], output: Path, resume: bool
         for stage in stages:
             (stage.output / FINISHED).unlink(missing_ok=True)
             (stage.output / RUN_FILE).unlink(missing_ok=True)  # else its checkpoints would count as this run's
+        for name in ("metrics.jsonl", "conflicts.jsonl", RUN_FILE):  # another run's, which a report would take for ours
+            (output / name).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
     (output / "recipe.yaml").write_text(recipe_yaml(recipe))
     return [stage.name for stage in stages if (stage.output / FINISHED).is_file()]
@@ -96,6 +99,8 @@ def _finish(stages: Sequence[Stage], output: Path, in_sequence: bool) -> None:
         if holds_adapter(stage.output):
             fold_adapter(stage.output, stage.recipe.model.name_or_path, stage.recipe.model.revision)
         _gather_logs(stages, output)
+    if not holds_adapter(stage.output) and not holds_weights(stage.output):
+        raise ValueError(f"stage {stage.name!r} has ended, but there is no policy in {str(stage.output)!r}.")
     (stage.output / FINISHED).touch()
 
 

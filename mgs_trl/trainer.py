@@ -23,7 +23,7 @@ from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
 from mgs_trl.padding import positions_are_relative
 from mgs_trl.rollout_trainer import RolloutTrainer
-from mgs_trl.rollouts.colocated_cpu import cpu_engine, reload_weights
+from mgs_trl.rollouts.colocated import colocated_engine, reload_weights
 from mgs_trl.rollouts.errors import RolloutError
 from mgs_trl.rollouts.requests import sample_by_row
 from mgs_trl.rollouts.sampling import parse_sampling
@@ -82,10 +82,12 @@ class MGSTrainer(RolloutTrainer):
         self._surgeon: Surgeon | None = None
         self._engine: Engine | None = None
         self._loaded_state: dict[str, Any] | None = None
-        on_cpu = args.use_vllm and args.vllm_mode == "colocate" and args.device.type == "cpu"
+        colocated = args.use_vllm and args.vllm_mode == "colocate"
+        on_cpu = colocated and args.device.type == "cpu"
         step = lambda: self.state.global_step  # noqa: E731
         heads = temperature_heads(self._sampling.temperatures, self._temperature)
-        with cpu_engine(on_cpu, "auto" if args.bf16 else "float32"), served(args, step), heads:
+        engine = colocated_engine(colocated, args.seed, on_cpu, "auto" if args.bf16 else "float32")
+        with engine, served(args, step), heads:
             super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
         if on_cpu:
             self.vllm_generation.sync_weights = partial(reload_weights, self.vllm_generation)

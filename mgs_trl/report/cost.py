@@ -18,6 +18,7 @@ class Cost:
         surgery: seconds of surgery, or of measuring, in that (`surgery/seconds`).
         memory: GiB of the copies of domain gradients, by where they are: `cpu`, `cuda`.
         measured: whether the run only observed.
+        weighted: whether it had no surgery, only weights that were set.
     """
 
     step: float | None = None
@@ -25,6 +26,7 @@ class Cost:
     surgery: float | None = None
     memory: dict[str, float] = field(default_factory=dict)
     measured: bool = False
+    weighted: bool = False
 
     @property
     def share(self) -> float | None:
@@ -45,7 +47,7 @@ class Cost:
         """What can be said; nothing of a run that kept no domain gradient."""
         if self.surgery is None:
             return []
-        what = "Measuring conflicts" if self.measured else "Surgery"
+        what = "Measuring conflicts" if self.measured else "Weighting the domains" if self.weighted else "Surgery"
         said = f"{what} (keeping gradients, Gramians, weights, combination) took {duration(self.surgery)} per step"
         if self.training is not None:
             said += f", {self.share:.1%} of the {duration(self.training)} that a step takes without its rollouts"
@@ -66,6 +68,7 @@ def cost_of(run: RunFiles) -> Cost:
         _mean(run, "surgery/seconds"),
         {place: gib for place, gib in memory.items() if gib is not None},
         setting(run, "surgery") == "observe",
+        setting(run, "surgery") == "none",
     )
 
 

@@ -1,7 +1,7 @@
 """One run's facts, ready for the page: what it was, what its charts show, what can be said in words."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,7 +90,9 @@ def run_facts(run: RunFiles, conflicts: Conflicts | None) -> RunFacts:
     facts = RunFacts(run, conflicts, domains, status, _chips(run, domains), groups, scores, notes, cost=cost_of(run))
     if conflicts is not None:
         facts.weight_rows = weight_rows(conflicts)
-        facts.weight_sentences = weight_sentences(conflicts, setting(run, "balance"))
+        facts.weight_sentences = weight_sentences(
+            conflicts, setting(run, "balance"), setting(run, "domain_weights"), setting(run, "surgery")
+        )
         if conflicts.pairs:
             facts.verdicts = verdicts(conflicts)
             facts.conflict_sentences = conflict_sentences(conflicts, facts.verdicts)
@@ -113,9 +115,17 @@ def weight_rows(conflicts: Conflicts) -> list[WeightRow]:
     return [WeightRow(name, *(a[i].tolist() for a in (mean, spread, share))) for i, name in enumerate(names)]
 
 
-def weight_sentences(conflicts: Conflicts, balance: Any = None) -> list[str]:
-    """How much of what surgery did a constant weighting of the domains would have done."""
+def weight_sentences(conflicts: Conflicts, balance: Any = None, given: Any = None, surgery: Any = None) -> list[str]:
+    """How much of what surgery did a constant weighting of the domains would have done.
+
+    Args:
+        balance, given, surgery: `balance`, `domain_weights` and `surgery` of the run, if known.
+    """
     weights = conflicts.weights
+    balanced = isinstance(balance, str) and balance != "none"
+    factors = ", ".join(f"{name} {value:g}" for name, value in given.items()) if isinstance(given, Mapping) else ""
+    if surgery == "none" and factors and not balanced:
+        return [f"There was no surgery: these are the weights that were set (domain_weights: {factors})."]
     if not weights.changed:
         return ["Every weight is 1: conflicts were measured and the update was left as the plain sum."]
     modules = len(conflicts.modules)
@@ -139,8 +149,10 @@ def weight_sentences(conflicts: Conflicts, balance: Any = None) -> list[str]:
             "Of the change to the update itself (squared norm), the best constant weights per domain reproduce "
             f"{update:.0%}."
         )
-    if isinstance(balance, str) and balance != "none":
+    if balanced:
         sentences.append(f"The weights include the balancing of norms (balance: {balance}), not surgery alone.")
+    if factors:
+        sentences.append(f"The weights include those that were set (domain_weights: {factors}), not surgery alone.")
     sentences.append(
         "A run with these constant weights and no surgery is the control that tells reweighting from projection; this "
         "report alone cannot say that surgery helped."

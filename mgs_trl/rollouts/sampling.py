@@ -106,7 +106,7 @@ def parse_sampling(args: Any) -> DomainSampling:
     """
     default = Sampling(
         **{name: getattr(args, name) for name in _FROM_CONFIG},
-        stop=_strings((args.generation_kwargs or {}).get("stop") or ()),
+        stop=stop_strings(args.generation_kwargs),
         stop_completes=False,  # as TRL has it
     )
     if args.sampling and default.max_completion_length is None:
@@ -133,7 +133,15 @@ def parse_sampling(args: Any) -> DomainSampling:
     sampling = DomainSampling(by_domain, default)
     if sampling.differs:
         _check_backend(args, sampling)
+        for name in args.generation_kwargs or {}:
+            if name in default.request() and name != "stop":
+                raise ValueError(f"generation_kwargs has {name!r}, but sampling differs between domains and sets it.")
     return sampling
+
+
+def stop_strings(generation_kwargs: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The stop strings of TRL's `generation_kwargs`."""
+    return _strings((generation_kwargs or {}).get("stop") or ())
 
 
 def _strings(value: Any) -> tuple[str, ...]:

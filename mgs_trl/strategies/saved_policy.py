@@ -17,6 +17,11 @@ TOKENIZER = (
 )  # fmt: skip
 
 
+def holds_weights(directory: Path) -> bool:
+    """Whether a whole policy was saved in `directory`."""
+    return (directory / WEIGHTS).is_file() or (directory / INDEX).is_file()
+
+
 class SavedPolicy:
     """Tensors of a saved policy by name, each read from its file when it is asked for."""
 

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from mgs_trl.metrics_log import COMMAND, describe_start
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, recipe_yaml
-from mgs_trl.strategies import OPTIONS, STRATEGIES, Options
+from mgs_trl.strategies import OPTIONS, STRATEGIES, Options, strategy_of
 from mgs_trl.study.job import RECIPE
 from mgs_trl.study.plan import RESULT, Run, plan_runs
 from mgs_trl.study.results import Results, missing, read_result
@@ -113,16 +114,42 @@ def check_runs(recipe: str, runs: Sequence[Run]) -> None:
     """Load what every strategy trains, and what every regime and checkpoint is evaluated on, before any of it runs.
 
     Raises:
-        ValueError: an override that does not fit, or a domain without held-out prompts.
+        ValueError: an override that does not fit, a strategy or setting that no run could have, or a domain without
+            held-out prompts.
     """
-    trained = {run.strategy: run.training for run in reversed(runs) if run.training}
-    for training in trained.values():
-        load_recipe(recipe, training)
+    trained = {(run.regime, run.strategy): run.training for run in reversed(runs) if run.training}
+    for (regime, strategy), training in trained.items():
+        try:
+            check_settings(load_recipe(recipe, training))
+        except ValueError as error:
+            raise ValueError(f"strategy {strategy!r} in regime {regime!r}: {error}") from error
     evaluated = {(run.regime, run.checkpoint): run.evaluation for run in reversed(runs)}
     for evaluation in evaluated.values():
         domains = load_recipe(recipe, evaluation).domains
         if without := [name for name, domain in domains.items() if domain.eval_dataset is None]:
             raise ValueError(f"domains.{without[0]} has no eval_dataset, but a study evaluates every domain.")
+
+
+def check_settings(recipe: Recipe) -> None:
+    """Build a run's configuration, as far as it can be without the runs that it builds on.
+
+    Raises:
+        ValueError: as `build_config`, or weights and quotas that do not fit the domains.
+    """
+    from mgs_trl.arguments import build_config, domains_with_rows
+    from mgs_trl.build import check_quotas
+    from mgs_trl.mix import domain_factors
+    from mgs_trl.rollouts.sampling import parse_sampling
+
+    name, options = strategy_of(recipe)
+    if name == "fixed_weights" and "from" in options:  # weights of a run to come
+        recipe = replace(recipe, strategy={name: {"weights": dict.fromkeys(recipe.domains, 1.0)}})
+    trainer = {**recipe.trainer, "use_cpu": True}  # this process leaves the GPUs to the workers
+    config = build_config(replace(recipe, trainer=trainer), ranks=1)
+    parse_sampling(config).among(domains_with_rows(recipe))
+    domains = sorted(check_quotas(recipe, config))
+    if len(domains) > 1:
+        domain_factors(config.domain_weights, domains)
 
 
 def finished(runs: Sequence[Run]) -> list[str]:

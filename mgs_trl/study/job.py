@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from mgs_trl.adapter import fold_adapter, holds_adapter
-from mgs_trl.build import build_trainer, release
+from mgs_trl.build import build_trainer, release, save_policy
 from mgs_trl.recipe import Recipe, load_recipe, output_of, recipe_yaml
 from mgs_trl.staged import train_strategy
 from mgs_trl.study.plan import RESULT, Run
@@ -47,7 +47,7 @@ def train(recipe: Recipe, first: bool = True) -> int:
     trainer.train()
     output = output_of(recipe)
     (output / "recipe.yaml").write_text(recipe_yaml(recipe))
-    trainer.save_model()
+    save_policy(trainer)
     release(trainer)
     if holds_adapter(output):
         fold_adapter(output, recipe.model.name_or_path, recipe.model.revision)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, recipe_yaml
 
@@ -97,7 +98,7 @@ def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, 
     if strategy != BASE:
         evaluation.append(f"model.name_or_path={_value(directory)}")
     lasting = [text for text in own if not text.startswith("trainer.output_dir=")]  # a study may move
-    settings = json.dumps([common, study.evaluations, regime, strategy, seed, lasting, asked])
+    settings = json.dumps([common, study.evaluations, regime, strategy, seed, lasting, *_made_of(study, strategy)])
     return Run(
         regime,
         strategy,
@@ -110,6 +111,13 @@ def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, 
         settings=hashlib.sha256(settings.encode()).hexdigest()[:16],
         evaluations=study.evaluations,
     )
+
+
+def _made_of(study: StudySpec, strategy: str) -> list[Any]:
+    """What a strategy asks for, and what those do whose runs it builds on."""
+    asked = study.strategies.get(strategy, [])
+    others = dict.fromkeys(other for text in asked for other in _REFERENCE.findall(text))
+    return [asked, *(_made_of(study, other) for other in others)]
 
 
 def _value(path: Path) -> str:

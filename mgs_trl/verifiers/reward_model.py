@@ -17,6 +17,8 @@ from mgs_trl.verifiers.reward_scale import ScaledVerifier, conversation
 
 logger = logging.getLogger(__name__)
 
+_FSDP_LOADING = "FSDP_CPU_RAM_EFFICIENT_LOADING"
+
 
 class RewardModelVerifier(ScaledVerifier):
     """The scalar logit of a reward model on the conversation (prompt, answer without thinking).
@@ -105,13 +107,14 @@ class RewardModelVerifier(ScaledVerifier):
             raise ValueError(f"reward model {self.source!r} must have one label, got {labels}")
         device = self.device if self.device != "auto" else _own_device()
         dtype = self.dtype if self.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            self.source,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            revision=self.revision,
-            trust_remote_code=self.trust_remote_code,
-        )
+        with loaded_whole():
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                self.source,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                revision=self.revision,
+                trust_remote_code=self.trust_remote_code,
+            )
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])[:3]
             raise ValueError(f"reward model {self.source!r} lacks trained weights for {missing}, it is no reward model")
@@ -179,6 +182,26 @@ class RewardModelVerifier(ScaledVerifier):
         torch.cuda.empty_cache()
         half = len(rows) // 2
         return self._forward(rows[:half]) + self._forward(rows[half:])
+
+
+@contextlib.contextmanager
+def loaded_whole() -> Iterator[None]:
+    """While a model is loaded that the policy's engine has no part in.
+
+    Under ZeRO-3 transformers deals every model that it loads out to the ranks; under FSDP with
+    `cpu_ram_efficient_loading` it leaves zeros on all ranks but each node's first, for FSDP to fill. Private name,
+    verified with transformers 5.17.0: `integrations.deepspeed._hf_deepspeed_config_weak_ref`.
+    """
+    from transformers.integrations import deepspeed
+
+    reference, efficient = deepspeed._hf_deepspeed_config_weak_ref, os.environ.pop(_FSDP_LOADING, None)
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = reference
+        if efficient is not None:
+            os.environ[_FSDP_LOADING] = efficient
 
 
 def check_reward_model(model: Any, tokenizer: Any, name: str) -> None:

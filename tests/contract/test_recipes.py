@@ -200,3 +200,12 @@ def test_a_built_package_holds_every_recipe(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"mgs_trl/recipes/{name}.yaml" for name in shipped_recipes()} <= names
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_recipe_can_build_on_a_variant(name, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"defaults: [/{name}, _self_]\ntrainer: {{seed: 7}}\n")
+    mine, base = load_recipe(str(path)), load_recipe(name)
+    assert mine.trainer == {**base.trainer, "seed": 7} and mine.strategy == base.strategy
+    assert mine.domains == base.domains

@@ -7,7 +7,9 @@ import pytest
 from mgs_trl.arguments import build_config, check_trainer_keys, trainer_fields
 from mgs_trl.build import check_quotas, write_all
 from mgs_trl.domains.datasets import DomainRows
+from mgs_trl.domains.templates import find_template
 from mgs_trl.recipe import parse_recipe
+from mgs_trl.rollouts.sampling import parse_sampling
 
 
 def recipe(trainer=None, domains=None, **top):
@@ -83,6 +85,8 @@ def test_trainer_fields_that_make_it_another_strategy_are_refused(strategy, trai
         ({"use_vllm": True}, ["use_vllm", "rollout"]),
         ({"reward_weights": [1.0]}, ["reward_weights", "weight beside each verifier"]),
         ({"model_init_kwargs": {}}, ["model_init_kwargs", "model.kwargs"]),
+        ({"resume_from_checkpoint": "out/checkpoint-2"}, ["resume_from_checkpoint", "--resume"]),
+        ({"do_train": True}, ["do_train", "the command"]),
     ],
 )
 def test_bad_trainer_fields_are_one_sentence(trainer, words):
@@ -315,3 +319,18 @@ def test_long_prompts_are_dropped_and_counted(tokenizer):
 def test_unknown_templates():
     with pytest.raises(ValueError, match="Did you mean 'zero_think'"):
         trainer_fields(recipe(domains={"math": {"template": "zero_thnk"}}))
+
+
+@pytest.mark.parametrize("own", [{}, {"temperature": 0.5}], ids=["shared", "different"])
+def test_stop_strings_of_the_trainer_hold_beside_the_templates(own):
+    given = {"generation_kwargs": {"stop": ["User:"], "seed": 3}}
+    asked = recipe(given, domains={"math": {"template": "zero_think", "sampling": own}}, rollout="vllm")
+    sampling = parse_sampling(build_config(asked))
+    assert sampling.of("math").stop == ("User:", *find_template("zero_think").stop)
+    assert sampling.of("chat").stop == ("User:",)
+
+
+def test_generation_kwargs_do_not_compete_with_different_sampling():
+    asked = recipe({"generation_kwargs": {"top_k": 5}}, domains={"math": {"sampling": {"temperature": 0.5}}})
+    with pytest.raises(ValueError, match="generation_kwargs has 'top_k', but sampling differs"):
+        parse_sampling(build_config(asked))

@@ -6,7 +6,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from mgs_trl import MGSConfig
-from mgs_trl.memory import GIB, Layout, check_fits, count_parameters, empty_policy, estimate, launch_layout
+from mgs_trl.layout import Layout, launch_layout
+from mgs_trl.memory import GIB, check_fits, count_parameters, empty_policy, estimate
 
 
 @pytest.fixture

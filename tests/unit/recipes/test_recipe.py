@@ -167,3 +167,12 @@ def test_loading_a_recipe_imports_neither_torch_nor_trl():
         "sys.exit(any(name in sys.modules for name in ('torch', 'trl', 'transformers', 'datasets')))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120, check=False).returncode == 0
+
+
+def test_what_the_resolved_recipe_writes_as_null_may_still_be_set(small, tmp_path):
+    path = tmp_path / "resolved.yaml"
+    path.write_text(recipe_yaml(load_recipe(str(small))))
+    changed = load_recipe(str(path), ["peft.r=8", "study.seeds=2", "domains.math.eval_dataset.path=x"])
+    assert changed.peft == {"r": 8}
+    assert changed.study is not None and changed.study.seeds == 2
+    assert changed.domains["math"].eval_dataset.path == "x"

@@ -250,3 +250,25 @@ def test_only_verifiers_that_score_something_are_made_ready(miniature, tmp_path)
     trainer = build_trainer(load_recipe("miniature", [*SMALL, *alone, missing]))
     names = {function.__name__.split("/")[0] for function in trainer.reward_funcs}
     assert names == {"math", "instruction_following"}
+
+
+def test_a_new_sequence_leaves_no_log_of_an_earlier_run(miniature, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("conflicts.jsonl", "metrics.jsonl", "run.json"):
+        (output / name).write_text("{}\n")
+    recipe = load_recipe("miniature", [*SETTINGS, SEQUENCE, f"trainer.output_dir={output}"])
+    assert train_strategy(recipe, lambda recipe, first: 3) == 3
+    assert sorted(path.name for path in output.glob("*.json*")) == []
+
+
+def test_a_stage_that_left_no_policy_has_not_finished(miniature, tmp_path):
+    recipe = load_recipe("miniature", [*SETTINGS, "strategy={merge: {}}", f"trainer.output_dir={tmp_path}"])
+
+    def train(recipe, first):
+        output_of(recipe).mkdir(parents=True)
+        return 0
+
+    with pytest.raises(ValueError, match="stage 'expert_chat' has ended, but there is no policy in"):
+        train_strategy(recipe, train)
+    assert not list(tmp_path.rglob("finished"))

@@ -69,3 +69,20 @@ def test_a_run_that_logged_no_cost_has_none(tmp_path):
 @pytest.mark.parametrize("seconds, text", [(None, "–"), (0.0123456, "12.3 ms"), (1.5, "1.5 s"), (61.04, "61 s")])
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_weights_that_were_set_are_not_called_surgery(tmp_path):
+    run = write_run(tmp_path / "run")
+    launches = json.loads((run / "run.json").read_text())
+    domains = json.loads((run / "conflicts.jsonl").read_text().splitlines()[0])["domains"]
+    own = launches["launches"][0]["settings"]
+    own |= {"surgery": "none", "balance": "none", "domain_weights": {name: 2.0 for name in domains}}
+    (run / "run.json").write_text(json.dumps(launches))
+    write_report([run], tmp_path / "report.html")
+    text = text_of(tmp_path / "report.html")
+    assert "There was no surgery: these are the weights that were set (domain_weights: " in text
+    assert "Weighting the domains (keeping" in text and "The constant weighting nearest to what surgery did" not in text
+    own["surgery"] = "pcgrad"
+    (run / "run.json").write_text(json.dumps(launches))
+    write_report([run], tmp_path / "report.html")
+    assert "The weights include those that were set (domain_weights: " in text_of(tmp_path / "report.html")

@@ -154,3 +154,11 @@ def test_a_failure_takes_along_what_needs_it_and_nothing_else(tmp_path):
         "plain/last/seed0": "needs plain/fixed/seed0, which failed",
     }
     assert schedule.finished == {"base/base/seed0", "plain/mixed/seed0"}
+
+
+def test_a_result_is_of_another_study_if_what_it_was_built_on_is(tmp_path):
+    before = {run.name: run.settings for run in plan_runs(make(), [], tmp_path)}
+    changed = {**STRATEGIES, "mgs": ["strategy=mgs", "trainer.granularity=tensor"]}
+    after = {run.name: run.settings for run in plan_runs(make(strategies=changed), [], tmp_path)}
+    differ = {name.split("/")[1] for name in before if before[name] != after[name]}
+    assert differ == {"mgs", "fixed", "last"}  # last starts from fixed, whose weights are those of mgs

@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mgs_trl.study.__main__ import main
 from mgs_trl.study.plan import Run
 from mgs_trl.study.schedule import Schedule
 from mgs_trl.study.workers import work_off
 
+ROOT = Path(__file__).parents[3]
 JOB = """
 import json, os, time
 
@@ -136,11 +138,32 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, trace, ca
     assert "domains.math has no eval_dataset" in capsys.readouterr().err
     assert main([write_recipe(tmp_path, "other: [domains.math.shere=2]"), out]) == 2
     assert "share" in capsys.readouterr().err
+    for other, words in {
+        "strategy=mgss": ["'other' in regime 'default'", "Did you mean 'mgs'?"],
+        "trainer.granulrity=layer": ["Did you mean 'granularity'?"],
+        "strategy=balanced, trainer.gramian_ema=0.9": ["contradicts strategy 'balanced'"],
+        "trainer.num_generations=7": ["num_generations"],
+    }.items():
+        assert main([write_recipe(tmp_path, f"other: [{other}]"), out]) == 2
+        said = capsys.readouterr().err
+        assert all(word in said for word in words), said
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.jsonl").touch()
     assert main([write_recipe(tmp_path, "other: []"), out]) == 2
     assert "holds a run of its own" in capsys.readouterr().err
     assert calls(trace) == []
+
+
+def test_the_documented_study_can_run(tmp_path, trace, capsys):
+    """The YAML of docs/study.md, with the recipe that it speaks of."""
+    recipe = yaml.safe_load(RECIPE.split("study:")[0])
+    recipe["domains"]["chat"] = recipe["domains"]["math"]
+    recipe["trainer"] = {"domain_weights": {"math": 1.0, "chat": 1.0}, "per_device_train_batch_size": 16}
+    block = (ROOT / "docs/study.md").read_text().split("```yaml\n")[1].split("```")[0]
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**recipe, **yaml.safe_load(block)}))
+    assert main([str(path), f"trainer.output_dir={tmp_path / 'out'}", "workers=1", "seeds=1"]) == 0
+    assert len(calls(trace)) == 1 + 2 * 4 + 1
 
 
 def test_fewer_regimes_leave_finished_runs_as_they_are(tmp_path, trace):

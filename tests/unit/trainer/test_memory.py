@@ -5,7 +5,8 @@ import json
 import pytest
 
 from mgs_trl import MGSConfig
-from mgs_trl.memory import GIB, Layout, check_fits, estimate, launch_layout
+from mgs_trl.layout import Layout, launch_layout
+from mgs_trl.memory import GIB, check_fits, estimate
 
 
 @pytest.fixture

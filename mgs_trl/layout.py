@@ -1,0 +1,96 @@
+"""How a run will lie on its ranks, from what its config and its launcher ask for."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from mgs_trl.config import MGSConfig
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How parameters, gradients and optimizer states lie on the ranks.
+
+    Attributes:
+        engine: `single`, `ddp`, `zero1`, `zero2`, `zero3` or `fsdp2`.
+        ranks: data-parallel ranks.
+        offload: gradients and optimizer states are in host memory.
+        offload_weights: so are the weights, but for the layers that are computed with.
+    """
+
+    engine: str
+    ranks: int
+    offload: bool = False
+    offload_weights: bool = False
+
+    @property
+    def sharded_weights(self) -> bool:
+        return self.engine in ("zero3", "fsdp2")
+
+    @property
+    def sharded_gradients(self) -> bool:
+        return self.engine in ("zero2", "zero3", "fsdp2")
+
+    @property
+    def sharded_step(self) -> bool:
+        """Whether the optimizer, and so surgery, works on a rank's shard."""
+        return self.engine not in ("single", "ddp")
+
+
+def launch_layout(config: MGSConfig, ranks: int, environment: Mapping[str, str] = os.environ) -> Layout:
+    """The layout that the launcher and the config ask for.
+
+    Args:
+        environment: `accelerate launch` speaks through it.
+    """
+    zero = _zero_options(config, environment)
+    if zero is not None:
+        stage = _stage(zero, environment)
+        optimizer, weights = (
+            (zero.get(f"offload_{what}") or {}).get("device")
+            or environment.get(f"ACCELERATE_DEEPSPEED_OFFLOAD_{what.upper()}_DEVICE", "none")
+            for what in ("optimizer", "param")
+        )
+        return Layout(f"zero{stage}", ranks, optimizer == "cpu", weights == "cpu" and stage == "3")
+    if config.fsdp or environment.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        options = cast(dict[str, Any], config.fsdp_config or {})
+        offload = str(options.get("cpu_offload", environment.get("FSDP_OFFLOAD_PARAMS"))).lower() == "true"
+        return Layout("fsdp2", ranks, offload, offload)
+    return Layout("ddp" if ranks > 1 else "single", ranks)
+
+
+def check_saves_whole(config: MGSConfig, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a run whose policy could only be saved in the engine's own shards.
+
+    Raises:
+        ValueError: ZeRO-3 does not gather the weights when it saves.
+    """
+    zero = _zero_options(config, environment)
+    if zero is None or _stage(zero, environment) != "3":
+        return
+    option, variable = "stage3_gather_16bit_weights_on_model_save", "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL"
+    gathers = zero.get(option, "auto")
+    if gathers == "auto" or option not in zero:
+        gathers = environment.get(variable, "false").lower() == "true"
+    if not gathers:
+        raise ValueError(
+            f"DeepSpeed's zero_optimization.{option} is {zero.get(option, 'not set')!r}, so no policy could be saved; "
+            "set it to true (in accelerate's configuration zero3_save_16bit_model: true)."
+        )
+
+
+def _zero_options(config: MGSConfig, environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """DeepSpeed's `zero_optimization`; None without DeepSpeed."""
+    given: Any = config.deepspeed or environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
+    if not given and environment.get("ACCELERATE_USE_DEEPSPEED", "").lower() != "true":
+        return None
+    if isinstance(given, str):
+        given = json.loads(Path(given).read_text())
+    return (given or {}).get("zero_optimization", {})
+
+
+def _stage(zero: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    return str(zero.get("stage", environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")))
