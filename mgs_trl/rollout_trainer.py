@@ -1,4 +1,4 @@
-"""RolloutTrainer: GRPOTrainer whose rollouts know their domain. Each row is sampled, scored and counted as its own."""
+"""RolloutTrainer: a GRPOTrainer whose rollouts know their domain. Each row is sampled, scored and counted as its own."""
 
 import time
 from collections import defaultdict
@@ -10,19 +10,19 @@ import torch
 from accelerate.utils import gather
 from torch import Tensor, nn
 from transformers import GenerationConfig
-from trl import GRPOTrainer
 
 from mgs_trl.advantages import domain_advantages, needs_domain_statistics
 from mgs_trl.agreement import rewards_of_all_ranks
 from mgs_trl.config import MGSConfig
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
 from mgs_trl.mix import DomainMix
+from mgs_trl.resumable import ResumableTrainer
 from mgs_trl.rollouts.sampling import DomainSampling, by_row, ended
 from mgs_trl.rollouts.temperature import TemperatureChoice
 from mgs_trl.window import RowBlock
 
 
-class RolloutTrainer(GRPOTrainer):
+class RolloutTrainer(ResumableTrainer):
     """What happens to a generation batch, from its prompts to its advantages. `MGSTrainer` sets the attributes."""
 
     args: MGSConfig  # pyright: ignore[reportIncompatibleVariableOverride]

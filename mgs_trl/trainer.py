@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from mgs_trl.checkpoints import RUN_ID
 from mgs_trl.config import MGSConfig
 from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
-from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
+from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine, reshard
 from mgs_trl.metrics import DomainMetrics
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
@@ -94,7 +94,8 @@ class MGSTrainer(RolloutTrainer):
         if args.use_vllm:
             check_weights(self.vllm_generation, args.weight_check_syncs)
             sample_by_row(self.vllm_generation, self._sampling)
-            self.vllm_generation.sync_weights = self._timed(self.vllm_generation.sync_weights, "sync")
+            sync = self.vllm_generation.sync_weights
+            self.vllm_generation.sync_weights = self._timed(partial(self._sync_from_shards, sync), "sync")
         output = Path(str(args.output_dir))
         self._conflict_log = ConflictLog(output / "conflicts.jsonl", args.conflict_log_steps or 0)
         self._metrics_log = MetricsLog(output)
@@ -102,6 +103,10 @@ class MGSTrainer(RolloutTrainer):
         if self.mix.multi_domain:
             check_engine(self.accelerator)
             self.add_callback(_TrainingCalls(self))
+
+    def _sync_from_shards(self, sync: Callable[[], None]) -> None:
+        reshard(self.model)  # an evaluation leaves some parameters whole, which TRL would take for shards
+        sync()
 
     # --- data: exact quotas, rows labelled with their domain ---
 

@@ -13,7 +13,16 @@ from mgs_trl.engines.fsdp2 import FSDP2Engine, reshard
 from mgs_trl.engines.local import LocalEngine
 from mgs_trl.engines.support import check_engine
 
-__all__ = ["DomainGradients", "Engine", "LocalEngine", "Piece", "check_engine", "make_engine", "trainable_parameters"]
+__all__ = [
+    "DomainGradients",
+    "Engine",
+    "LocalEngine",
+    "Piece",
+    "check_engine",
+    "make_engine",
+    "reshard",
+    "trainable_parameters",
+]
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -39,11 +39,13 @@ class GreedyAgreement(TrainerCallback):
         self.compared: list[tuple[list[int], list[int]]] = []
 
     def on_step_end(self, args, state, control, **kwargs):
+        self.trainer.vllm_generation.sync_weights()
+        self.trainer._last_loaded_step = state.global_step
+        self.compare(self.trainer)
+
+    def compare(self, trainer):
         from vllm import SamplingParams
 
-        trainer = self.trainer
-        trainer.vllm_generation.sync_weights()
-        trainer._last_loaded_step = state.global_step
         for prompt in ("w3 w5 w8", "w30 w31", "w90 w7 w7 w100"):
             ids = trainer.processing_class(prompt)["input_ids"]
             out = trainer.vllm_generation.llm.generate(
@@ -58,6 +60,17 @@ class GreedyAgreement(TrainerCallback):
                     step = trainer.model(tokens).logits[:, -1].argmax(-1, keepdim=True)
                     tokens = torch.cat([tokens, step], dim=1)
             self.compared.append((tokens[0, len(ids) :].tolist(), theirs))
+
+
+def assert_best_policy_generates(trainer, check, best):
+    """`load_best_model_at_end` changes the weights and not the step: the evaluation after it must have them."""
+    last = check.compared[-1][0]
+    trainer.state.best_model_checkpoint = best
+    trainer._load_best_model()
+    trainer.evaluate(trainer.train_dataset)
+    check.compare(trainer)
+    ours, theirs = check.compared.pop()
+    assert ours == theirs != last
 
 
 def test_greedy_tokens_equal_transformers_after_every_step(policy, tmp_path):
@@ -77,4 +90,5 @@ def test_greedy_tokens_equal_transformers_after_every_step(policy, tmp_path):
     differences = [log["sampling/sampling_logp_difference/max"] for log in trainer.state.log_history if "reward" in log]
     assert len(differences) == 3
     assert max(differences) < 0.02
+    assert_best_policy_generates(trainer, check, policy)
     release(trainer)  # an engine that is collected later takes the next one's process groups along

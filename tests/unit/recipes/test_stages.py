@@ -119,6 +119,7 @@ def test_a_new_sequence_does_not_take_over_what_an_old_one_left(miniature, tmp_p
         (output / "checkpoint-5" / "run_id").write_text("old")
         (output / "run.json").write_text(json.dumps({"run_id": "old", "launches": []}))
         (output / "metrics.jsonl").touch()
+        (output / "model.safetensors").touch()
         return 0
 
     found = []
@@ -269,6 +270,6 @@ def test_a_stage_that_left_no_policy_has_not_finished(miniature, tmp_path):
         output_of(recipe).mkdir(parents=True)
         return 0
 
-    with pytest.raises(ValueError, match="stage 'expert_chat' has ended, but there is no policy in"):
+    with pytest.raises(ValueError, match="stage 'expert_math' has ended, but there is no policy in"):
         train_strategy(recipe, train)
     assert not list(tmp_path.rglob("finished"))

@@ -7,7 +7,7 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from mgs_trl import MGSConfig, MGSTrainer
-from tests.support.rollouts import ScriptedRollouts, prompts, reward
+from tests.support.rollouts import DOMAINS, ScriptedRollouts, prompts, reward
 from tests.unit.trainer.conftest import SETTINGS as UNIT
 
 
@@ -134,3 +134,26 @@ def test_what_is_uploaded_has_the_smoothed_gramian(tiny_policy, tmp_path, monkey
     trainer.train()
     assert len(pushed) == 1
     assert {"surgery_state.pt", "run_id", "model.safetensors"} <= pushed[0]
+
+
+@pytest.mark.parametrize("domains", [1, 3])
+def test_a_finished_run_takes_no_step_more(ours, tmp_path, domains):
+    """Its last evaluation may have failed; the epoch is not at its end."""
+    data = prompts(10, DOMAINS[:domains])
+    settings = {**SETTINGS, "max_steps": 1}
+    first = ours(dataset=data, **settings)
+    again = ours(dataset=data, resume=str(tmp_path / "ours" / "checkpoint-1"), **settings)
+    assert again.trainer.state.global_step == 1 and again.gradients == []
+    for name, value in first.parameters().items():
+        assert torch.equal(value, again.parameters()[name]), name
+
+
+@pytest.mark.parametrize("stop", [2, 3, 5])
+def test_one_domain_goes_on_with_the_order_of_its_epoch(ours, tmp_path, stop):
+    data = prompts(12, DOMAINS[:1])  # two steps an epoch
+    whole, first, rest = Seen(), Seen(), Seen()
+    ours(dataset=data, rollouts=whole, **SETTINGS)
+    ours(dataset=data, rollouts=first, trainer_class=stopping(stop), **SETTINGS)
+    ours(dataset=data, rollouts=rest, resume=str(tmp_path / "ours" / f"checkpoint-{stop}"), **SETTINGS)
+    assert len(whole.batches) == 6 and whole.batches[:2] != whole.batches[2:4]
+    assert rest.batches == whole.batches[stop:]

@@ -1,0 +1,43 @@
+"""ResumableTrainer: GRPOTrainer whose weights and data are the right ones after a resume, or whenever either changes."""
+
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+from trl.trainer.utils import RepeatSampler
+
+
+class ResumableTrainer(GRPOTrainer):
+    """What transformers and TRL leave open between the steps of an uninterrupted run."""
+
+    _order: Any = None  # of the prompts, as TRL draws it
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        self._order = super()._get_train_sampler(dataset)
+        return self._order
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._forget_loaded_weights()  # of an earlier call's step of the same number
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """One epoch. A run that had finished when it was saved takes no further step; a later epoch has its own order.
+
+        transformers looks whether to stop after a step only, and draws the first epoch's order whichever it resumes.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        resumed = kwargs["resume_from_checkpoint"] is not None and kwargs["epoch"] == kwargs["epochs_trained"]
+        if resumed and isinstance(self._order, RepeatSampler) and self._order.shuffle:
+            for _ in range(kwargs["epoch"]):
+                torch.randperm(self._order.num_samples, generator=self._order.generator)
+        super()._run_epoch(*args, **kwargs)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._forget_loaded_weights()
+
+    def _forget_loaded_weights(self) -> None:
+        """TRL gives vLLM the weights once a step; here they have changed, or may have, and the step has not."""
+        self._last_loaded_step = -1
