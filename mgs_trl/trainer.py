@@ -309,9 +309,13 @@ class MGSTrainer(RolloutTrainer):
     def _reduce_token_sums(self) -> None:
         if self._token_sums is None:
             return
-        sums = cast(Tensor, self.accelerator.reduce(self._token_sums, reduction="sum")).tolist()
+        reduced = cast(Tensor, self.accelerator.reduce(self._token_sums, reduction="sum"))
+        means = (reduced.sum(0)[:2] / reduced.sum(0)[2].clamp(min=1)).tolist()  # TRL's means of blocks count each block alike
+        for name, value in zip(("entropy", "kl"), means, strict=True):
+            if name in self._metrics["train"]:
+                self._metrics["train"][name] = [value]
         metrics = self._domain_metrics["train"]
-        for name, (entropy, kl, tokens) in zip(self.mix.domains, sums, strict=True):
+        for name, (entropy, kl, tokens) in zip(self.mix.domains, reduced.tolist(), strict=True):
             metrics.add_sum(f"domain/{name}/entropy", entropy, tokens)
             if self.beta != 0.0:
                 metrics.add_sum(f"domain/{name}/kl", kl, tokens)

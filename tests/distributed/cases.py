@@ -77,6 +77,7 @@ TWO = cases(
     ("failing", ("ddp",)),
 )
 for each in TWO:
+    each["saves"] = each["name"] == "three-fsdp2"
     each["count"] = each["name"].startswith(("three-", "none-")) and each["engine"] in COUNTED
 MORE = cases(
     ("three", ("zero1_offload", "ddp", "zero2")),

@@ -6,6 +6,7 @@ the engine it names fails in the worker.
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.distributed.cases import BF16, COMPILED, COUNTED, FEWER_ENGINES, FOUR, MAIN_ENGINES, UNEVEN
 from tests.support.reference import relative_error
@@ -36,6 +37,15 @@ def test_reference_clips_and_has_conflicts(single):
 @pytest.mark.parametrize("engine", FEWER_ENGINES)
 def test_three_domains_by_block_on_two_ranks(single, two, engine):
     assert_same_training(two[f"three-{engine}"], single["three"])
+
+
+def test_policy_of_fsdp2_is_saved_whole(two):
+    """With accelerate's default, sharded checkpoints, transformers would save nothing and say nothing."""
+    saved = load_file(two["three-fsdp2"].file("model.safetensors"))
+    parameters = two["three-fsdp2"].parameters
+    assert saved.keys() == parameters.keys()
+    for name, value in parameters.items():
+        assert torch.equal(saved[name], value), name
 
 
 @pytest.mark.parametrize("engine", ["zero3", "fsdp2"])

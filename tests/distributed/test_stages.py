@@ -51,11 +51,15 @@ def test_a_sequence_of_adapters(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_experts_trained_and_merged_under_zero3(tmp_path):
+@pytest.mark.parametrize("name", ["zero2", "zero3"])
+def test_experts_trained_merged_and_evaluated_under_deepspeed(tmp_path, name):
+    """DeepSpeed evaluates no model that it did not train, unless it shards it."""
     folder = make_directory(tmp_path)
-    only = "~domains.instruction_following"
-    out = run("zero3", folder, only, "strategy={merge: {weights: {math: 3, chat: 1}}}")
+    settings = ["~domains.instruction_following", f"domains.math.eval_dataset={folder}/data/math_heldout.jsonl"]
+    out = run(name, folder, *settings, "strategy={merge: {weights: {math: 3, chat: 1}}}")
+    [scored] = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert "eval_domain/math/reward" in scored
     math, chat = (load_file(out / f"expert_{name}" / "model.safetensors") for name in ("math", "chat"))
-    for name, value in load_file(out / "model.safetensors").items():
-        expected = (3 * math[name].double() + chat[name].double()) / 4
-        assert torch.allclose(value.double(), expected, rtol=1e-6, atol=1e-8), name
+    for tensor, value in load_file(out / "model.safetensors").items():
+        expected = (3 * math[tensor].double() + chat[tensor].double()) / 4
+        assert torch.allclose(value.double(), expected, rtol=1e-6, atol=1e-8), tensor

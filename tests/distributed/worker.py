@@ -37,6 +37,7 @@ CASE: dict[str, Any] = {
     "resume_of": None,  # kind of case whose checkpoint of step 2 is resumed
     "resume_ranks": None,  # written by that many ranks; default: as many as now
     "record": False,  # write this rank's shard of each domain's gradient at the first step
+    "saves": False,  # its policy, as the training command does
     "count": False,  # write the numbers moved by collectives in the last step
 }
 RANKS = int(os.environ.get("WORLD_SIZE", "1"))
@@ -65,6 +66,7 @@ def whole_parameters(trainer, engine: str) -> dict[str, torch.Tensor]:
 
 def run(case: dict[str, Any], model: str, out: Path) -> None:
     from mgs_trl import MGSConfig
+    from mgs_trl.build import save_policy
     from tests.distributed.trainers import TRAINERS, CollectiveCounter, ShardRecorder
     from tests.support.rollouts import DOMAINS, ScriptedRollouts, prompts, reward
 
@@ -135,6 +137,8 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
         (out / f"kept_{RANK}.json").write_text(json.dumps(kept))
     if counter is not None:
         (out / "collectives.json").write_text(json.dumps(counter.moved))
+    if case["saves"]:
+        save_policy(trainer)
     if RANK == 0:
         torch.save(parameters, out / "parameters.pt")
         (out / "log.json").write_text(json.dumps(trainer.state.log_history))

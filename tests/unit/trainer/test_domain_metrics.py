@@ -33,6 +33,16 @@ def test_of_one_domain_they_are_those_of_the_run(ours, beta):
         assert None not in log.values()
 
 
+@pytest.mark.parametrize("accumulation, batch", [(1, 24), (3, 8)])
+def test_those_of_the_run_are_means_over_tokens(ours, reference, accumulation, batch):
+    """As GRPOTrainer's of one micro-batch, whatever blocks ours consists of and however long their rows are."""
+    settings = {"beta": 0.1, "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    [log] = with_entropy(ours(**settings))
+    [expected] = with_entropy(reference(**{**settings, "per_device_train_batch_size": 24, "gradient_accumulation_steps": 1}))
+    for name in NAMES:
+        assert log[name] == pytest.approx(expected[name], rel=1e-5)
+
+
 def test_without_a_domain_column_there_are_none(ours):
     run = ours(dataset=prompts(24, domains=("math",)).remove_columns("domain"))
     assert not [name for log in with_entropy(run) for name in log if name.startswith("domain/")]

@@ -139,7 +139,7 @@ def test_what_is_uploaded_has_the_smoothed_gramian(tiny_policy, tmp_path, monkey
 @pytest.mark.parametrize("domains", [1, 3])
 def test_a_finished_run_takes_no_step_more(ours, tmp_path, domains):
     """Its last evaluation may have failed; the epoch is not at its end."""
-    data = prompts(10, DOMAINS[:domains])
+    data = prompts(24, DOMAINS[:domains])
     settings = {**SETTINGS, "max_steps": 1}
     first = ours(dataset=data, **settings)
     again = ours(dataset=data, resume=str(tmp_path / "ours" / "checkpoint-1"), **settings)
