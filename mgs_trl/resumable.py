@@ -1,4 +1,4 @@
-"""ResumableTrainer: GRPOTrainer whose weights and data are the right ones after a resume, or whenever either changes."""
+"""ResumableTrainer: GRPOTrainer whose weights and data are the right ones after a resume and whenever they change."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""RolloutTrainer: a GRPOTrainer whose rollouts know their domain. Each row is sampled, scored and counted as its own."""
+"""RolloutTrainer: a trainer whose rollouts know their domain. Each row is sampled, scored and counted as its own."""
 
 import time
 from collections import defaultdict

@@ -59,7 +59,7 @@ def environment():
 
 @pytest.fixture(scope="module", autouse=True)
 def collected():
-    """Every training run collects garbage; what was imported is not looked through again, most of a second each time."""
+    """Every training run collects garbage; looking through what was imported would take most of a second each time."""
     gc.collect()
     gc.freeze()
 

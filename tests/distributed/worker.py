@@ -153,7 +153,6 @@ def main() -> None:
     let_optimizers_load_on_numbered_cpus()
     import deepspeed  # noqa: F401
 
-    import mgs_trl.trainer
     import tests.distributed.trainers  # noqa: F401
 
     gc.freeze()  # every case collects garbage; what was imported is not looked through again

@@ -76,7 +76,7 @@ def test_weights_that_were_set_are_not_called_surgery(tmp_path):
     launches = json.loads((run / "run.json").read_text())
     domains = json.loads((run / "conflicts.jsonl").read_text().splitlines()[0])["domains"]
     own = launches["launches"][0]["settings"]
-    own |= {"surgery": "none", "balance": "none", "domain_weights": {name: 2.0 for name in domains}}
+    own |= {"surgery": "none", "balance": "none", "domain_weights": dict.fromkeys(domains, 2.0)}
     (run / "run.json").write_text(json.dumps(launches))
     write_report([run], tmp_path / "report.html")
     text = text_of(tmp_path / "report.html")

@@ -38,7 +38,9 @@ def test_those_of_the_run_are_means_over_tokens(ours, reference, accumulation, b
     """As GRPOTrainer's of one micro-batch, whatever blocks ours consists of and however long their rows are."""
     settings = {"beta": 0.1, "per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
     [log] = with_entropy(ours(**settings))
-    [expected] = with_entropy(reference(**{**settings, "per_device_train_batch_size": 24, "gradient_accumulation_steps": 1}))
+    [expected] = with_entropy(
+        reference(**{**settings, "per_device_train_batch_size": 24, "gradient_accumulation_steps": 1})
+    )
     for name in NAMES:
         assert log[name] == pytest.approx(expected[name], rel=1e-5)
 
