@@ -310,9 +310,8 @@ class MGSTrainer(RolloutTrainer):
         if self._token_sums is None:
             return
         reduced = cast(Tensor, self.accelerator.reduce(self._token_sums, reduction="sum"))
-        means = (
-            reduced.sum(0)[:2] / reduced.sum(0)[2].clamp(min=1)
-        ).tolist()  # TRL's means of blocks count each block alike
+        total = reduced.sum(0)
+        means = (total[:2] / total[2].clamp(min=1)).tolist()  # TRL's are means of blocks, each block alike
         for name, value in zip(("entropy", "kl"), means, strict=True):
             if name in self._metrics["train"]:
                 self._metrics["train"][name] = [value]
