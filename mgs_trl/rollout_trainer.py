@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 from mgs_trl.advantages import domain_advantages, needs_domain_statistics
 from mgs_trl.agreement import rewards_of_all_ranks
 from mgs_trl.config import MGSConfig
+from mgs_trl.engines import reshard
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
 from mgs_trl.mix import DomainMix
 from mgs_trl.resumable import ResumableTrainer
@@ -230,6 +231,10 @@ class RolloutTrainer(ResumableTrainer):
             self._seconds["tokens"] = lengths.sum().item()
         self._rewards_per_func = rewards_per_func
         return rewards_per_func
+
+    def _sync_from_shards(self, sync: Callable[[], None]) -> None:
+        reshard(self.model)  # an evaluation leaves some parameters whole, which TRL would take for shards
+        sync()
 
     def _timed(self, act: Callable[[], None], name: str) -> Callable[[], None]:
         """`act`, whose time is logged as `seconds/NAME`."""

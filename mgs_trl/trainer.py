@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from mgs_trl.checkpoints import RUN_ID
 from mgs_trl.config import MGSConfig
 from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
-from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine, reshard
+from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
 from mgs_trl.metrics import DomainMetrics
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
@@ -31,7 +31,7 @@ from mgs_trl.rollouts.served import served
 from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, SurgeryRule, partition_model
-from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows
+from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows, scale_gradient
 
 STATE_FILE = "surgery_state.pt"
 
@@ -103,10 +103,6 @@ class MGSTrainer(RolloutTrainer):
         if self.mix.multi_domain:
             check_engine(self.accelerator)
             self.add_callback(_TrainingCalls(self))
-
-    def _sync_from_shards(self, sync: Callable[[], None]) -> None:
-        reshard(self.model)  # an evaluation leaves some parameters whole, which TRL would take for shards
-        sync()
 
     # --- data: exact quotas, rows labelled with their domain ---
 
@@ -289,8 +285,8 @@ class MGSTrainer(RolloutTrainer):
         self._add_token_sums(block, logps.detach(), entropies.detach())
         # TRL adds the entropy bonus and the router loss, which are means over the micro-batch, before `compute_loss`
         # scales the block's loss as a whole: their gradients get the ratio of the two scales here.
-        entropies = _scale_gradient(entropies, block.token_scale / block.loss_scale)
-        aux_loss = None if aux_loss is None else _scale_gradient(aux_loss, block.row_scale / block.loss_scale)
+        entropies = scale_gradient(entropies, block.token_scale / block.loss_scale)
+        aux_loss = None if aux_loss is None else scale_gradient(aux_loss, block.row_scale / block.loss_scale)
         return logps, entropies, aux_loss
 
     # --- metrics ---
@@ -398,10 +394,3 @@ class _TrainingCalls(TrainerCallback):
             self._trainer._reduce_token_sums()
 
     on_epoch_end = on_step_end
-
-
-def _scale_gradient(value: Tensor, factor: float | Tensor) -> Tensor:
-    """`value` itself, with its gradient multiplied by `factor`."""
-    if isinstance(factor, float) and factor == 1.0:
-        return value
-    return value.detach() + factor * (value - value.detach())

@@ -39,6 +39,13 @@ class RowBlock(dict[str, Any]):
     row_scale: float = 1.0
 
 
+def scale_gradient(value: Tensor, factor: float | Tensor) -> Tensor:
+    """`value` itself, with its gradient multiplied by `factor`."""
+    if isinstance(factor, float) and factor == 1.0:
+        return value
+    return value.detach() + factor * (value - value.detach())
+
+
 @dataclass(frozen=True)
 class WindowShape:
     """What cutting a window needs to know of the configuration."""
