@@ -8,20 +8,27 @@ from typing import Any
 
 @lru_cache(maxsize=1024)  # completions of one prompt often end in the same wrong answer
 def equal(gold: str, prediction: str) -> bool:
-    """Whether what math-verify extracts from the texts `gold` and `prediction` is the same.
+    r"""Whether what math-verify extracts from the texts `gold` and `prediction` is the same. Of a `\boxed{...}` that
+    is all of its content, as text where it is no mathematics.
 
     Without its own time limit: that needs a main thread and does not hold (the pool's does). Raises MemoryError.
     """
-    from math_verify import parse, verify
+    from math_verify import verify
 
     try:
-        expected = parse(gold, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-        found = parse(prediction, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-        return verify(expected, found, timeout_seconds=None)
+        return verify(_parsed(gold), _parsed(prediction), timeout_seconds=None, allow_set_relation_comp=True)
     except MemoryError:
         raise
     except Exception:  # of a kind that `_let_memory_errors_out` did not know yet: not equal, as math-verify has it
         return False
+
+
+def _parsed(text: str) -> list[Any]:
+    from math_verify import parse
+
+    # Of a box that it cannot read, "any_match" would take the last number: the 7 of `2 \pmod 7`.
+    mode = "first_match" if text.startswith("\\boxed{") else "any_match"
+    return parse(text, parsing_timeout=None, extraction_mode=mode)  # pyright: ignore[reportArgumentType]
 
 
 def warm_up() -> None:
