@@ -34,6 +34,7 @@ _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _SENTENCES = re.compile(r"(?:\n|[.!?] )[A-Z][a-z]|[Aa]nswer(?: is\b|:)")
 _WORDS = re.compile(r"[A-Za-z',-]+")
 _ASSIGNED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*")
+_MATHEMATICS = re.compile(r"[\d\\$]")
 _REASON = re.compile(r"[\s,;*_]+(?:because|since|as|for)\b")
 _CLOSE = Fraction(1, 10**6)  # relative; math-verify rounds to six decimals, for which 0.00001 is 0.00002
 
@@ -83,10 +84,10 @@ def _box_content(text: str, start: int) -> str | None:
 def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
     """1.0 if the answer in `text` equals `gold`, else 0.0. `fallback`: where to look without a boxed
     answer."""
-    boxed_gold, answer = last_boxed(gold), last_boxed(text)
-    gold = boxed_gold or _after_solution(gold)
+    gold = last_boxed(gold) or _after_solution(gold)
+    answer = last_boxed(text)
     if answer is not None:
-        return float(bool(answer) and (_same(gold, answer) or (not boxed_gold and _concludes(gold, answer))))
+        return float(bool(answer) and _agrees(gold, answer))
     tail = text[-TAIL:].strip()
     if fallback == "none" or not tail:
         return 0.0
@@ -103,25 +104,30 @@ def _after_solution(gold: str) -> str:
     return (last.strip().splitlines() or [gold])[0] if solution else gold
 
 
-def _concludes(gold: str, answer: str) -> bool:
-    """Whether a gold answer of sentences says `answer` where math-verify looks for it."""
-    return _SENTENCES.search(gold) is not None and equal(gold, _boxed(answer))
+def _agrees(gold: str, answer: str) -> bool:
+    """Whether the answers are the same, or `answer` is where math-verify looks for one in a gold answer of
+    sentences."""
+    return _same(gold, answer) or (_SENTENCES.search(gold) is not None and equal(gold, _boxed(answer)))
 
 
 def _said(gold: str, tail: str) -> bool:
-    """Whether `tail` says the gold answer: in the last "answer is ...", else wherever math-verify finds one."""
-    said = list(_ANSWER.finditer(tail))
+    """Whether `tail` says the gold answer: in the last "answer is ...", else wherever math-verify finds one after
+    that."""
+    expected = gold if _SENTENCES.search(gold) else _boxed(gold)
+    said = [(match.start(), match.group(1).strip(" *_:")) for match in _ANSWER.finditer(tail)]
+    if _MATHEMATICS.search(gold):  # "I hope the answer is helpful" is no answer to it
+        said = [(start, answer) for start, answer in said if not answer or _MATHEMATICS.search(answer)] or said
     if not said:
-        return equal(_boxed(gold), tail)
-    answer = said[-1].group(1).strip(" *_:")
+        return equal(expected, tail)
+    start, answer = said[-1]
     reason = _REASON.search(answer)
     if reason and number(answer[: reason.start()]) is not None:
         answer = answer[: reason.start()]
-    if _same(gold, answer):
+    if _agrees(gold, answer):
         return True
     if answer and (split_unit(answer)[1] is not None or not _PROSE.search(without_wrappers(answer))):
         return False  # of "5x" math-verify would take the 5
-    return equal(_boxed(gold), tail[said[-1].start() :])
+    return equal(expected, tail[start:])
 
 
 def _same(gold: str, answer: str) -> bool:

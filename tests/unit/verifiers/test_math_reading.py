@@ -69,6 +69,7 @@ def test_different(gold, answer):
 )
 def test_a_gold_solution_is_what_it_concludes(gold):
     assert [judge(f"\\boxed{{{answer}}}", gold) for answer in ("72", "7")] == [1.0, 0.0]
+    assert [judge(f"The answer is {answer}.", gold) for answer in ("72", "7")] == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,8 @@ def test_a_gold_solution_is_what_it_concludes(gold):
         ("The answer is 5 because 2+3=5.", "5"),
         ("The answer is 5 because 2+4=6.", "5"),
         ("The answer is 5. Wait, the answer is 6 apples.", "6"),
+        ("The final answer is $7$. I hope the answer is helpful.", "7"),
+        ("The answer is 5. I mean, the answer is:\n$$6$$", "6"),
         ("So the answer is:\n\n$$8$$", "8"),
         (r"The answer is $5\text{ or 6}$", ""),
         ("We add: the answer is obtained as 4 + 5 = 9", "9"),
