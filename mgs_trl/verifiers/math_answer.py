@@ -13,6 +13,7 @@ from typing import Literal
 
 from mgs_trl.verifiers.math_choice import boxed_choice, is_choice, said_choice, same_choice
 from mgs_trl.verifiers.math_equal import equal, warm_up
+from mgs_trl.verifiers.math_intervals import as_interval
 from mgs_trl.verifiers.math_reading import imaginary_readings, readable, without_unit_text, without_wrappers
 from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, same_in_base, same_words
 from mgs_trl.verifiers.math_units import keep_variables, same_unit, split_unit
@@ -174,9 +175,9 @@ def _bare_numbers(gold: str, answer: str) -> list[str]:
 
 
 def _same_mathematics(gold: str, answer: str) -> bool:
-    expected, found = (
-        readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", clean(text)))) for text in (gold, answer)
-    )
+    gold, answer = clean(gold), clean(answer)
+    gold, answer = as_interval(gold, answer), as_interval(answer, gold)
+    expected, found = (readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", text))) for text in (gold, answer))
     if expected is None or found is None or has_loose_digits(expected) or has_loose_digits(found):
         return False
     return any(equal(_boxed(one), _boxed(other)) for one, other in imaginary_readings(expected, found))

@@ -22,6 +22,9 @@ EQUAL = [
     (r"1.6 \times 10^{-19}\text{ C}", r"1.6 \times 10^{-19}"), (r"1.38\times 10^{-23}", r"1.38\times10^{-23}\text{ J/K}"), (r"1.6\times 10^{-19}", r"q=1.6\times 10^{-19}\text{ C}"),
     # intervals
     ("[-2,1]", r"-2 \le x \le 1"), (r"(3,\infty)", "x>3"), (r"(-\infty,0)", "0>x"), ("(2,5]", r"5\ge x>2"), ("x<0", r"(-\infty,0)"),
+    (r"(-\infty,2)\cup(3,\infty)", r"x<2\text{ or }x>3"), (r"(-\infty,2]\cup[3,\infty)", r"x \ge 3 \text{ or } 2 \geq x"), (r"x<2\text{ or }x>3", r"(-\infty,2)\cup(3,\infty)"),
+    (r"(-\infty,2)\cup(3,4)", "x < 2 or 3 < x < 4"), ("[-2,1]", r"x \ge -2 \text{ and } x \le 1"), (r"(-2,\frac{1}{2}]", r"x \leq \frac{1}{2} \text{ and } x > -2"),
+    (r"x<2\text{ or }x>3", r"x>3\text{ or }x<2"),
     # bases
     ("1011_2", "1011_{2}"), ("1011_2", "1011"), ("1011", "1011_2"), ("1011_{2}", r"1011_{\text{two}}"), ("1011_2", "(1011)_2"), ("x_1", "x_{1}"),
     # magnitudes, words, temperatures, narrow spaces
@@ -41,6 +44,8 @@ DIFFERENT = [
     (r"3.2 \times 10^{-19}", r"1.6 \times 10^{-19}\text{ C}"), (r"3.2 \times 10^{-19}\text{ C}", r"1.6 \times 10^{-19}\text{ C}"), (r"3.2 \times 10^{-19}\text{ C/m}^2", r"1.6 \times 10^{-19}\text{ C/m}^2"),
     (r"1.6\times 10^{-19}", r"x=3.2\times 10^{-19}"), (r"1.6 \times 10^{-19}\text{ C}", "0"),
     (r"(3,\infty)", r"x \ge 3"), ("[-2,1]", "-2<x<1"), (r"(3,\infty)", "x<3"), ("(1,2)", "x=1"), ("[1,2]", "1"),
+    (r"(-\infty,2)\cup(3,\infty)", r"x<2\text{ or }x>4"), (r"(-\infty,2)\cup(3,\infty)", r"x \le 2\text{ or }x>3"), ("[-2,1]", r"x > -2 \text{ and } x \le 1"),
+    (r"(-\infty,2)\cup(3,\infty)", "x<2"), (r"(-\infty,2)\cup(3,\infty)", r"x<2\text{ or }y>3"),
     ("1011_2", "1011_3"), ("1011_{16}", "1011_{8}"), ("1011_2", "1010_2"), ("x=1011_2", "x=1011_3"), ("x_1", "x_2"),
     ("5", r"\text{5 million}"), ("1.2 billion", r"\textbf{1.2 million}"), ("New York", "New Jersey"), ("AB CD", "ab cd"), (r"25^\circ\text{C}", r"25^\circ\text{F}"), (r"25^\circ\text{C}", r"24^\circ"),
     ("D", "D - C"), ("C", "C + 1"), ("C", r"C \cdot 7"), ("C", "C-1"),
