@@ -20,6 +20,7 @@ EQUAL = [
     ("a+bi", "bi+a"), ("(2+i,3)", "(i+2,3)"), ("z=3+4i", "3+4i"), ("x_i+1", "1+x_i"), (r"\sum_{i=1}^{5} i^2", "55"), (r"3\mathbf{i}+4\mathbf{j}", r"4\mathbf{j}+3\mathbf{i}"),
     # small numbers
     (r"1.6 \times 10^{-19}\text{ C}", r"1.6 \times 10^{-19}"), (r"1.38\times 10^{-23}", r"1.38\times10^{-23}\text{ J/K}"), (r"1.6\times 10^{-19}", r"q=1.6\times 10^{-19}\text{ C}"),
+    (r"\sqrt{2}\times 10^{-19}", r"10^{-19}\sqrt{2}"), (r"2^{-30}", r"\frac{1}{2^{30}}"), ("0", r"\sin \pi"), ("0", r"\sqrt{2}-\sqrt{2}"),
     # intervals
     ("[-2,1]", r"-2 \le x \le 1"), (r"(3,\infty)", "x>3"), (r"(-\infty,0)", "0>x"), ("(2,5]", r"5\ge x>2"), ("x<0", r"(-\infty,0)"),
     (r"(-\infty,2)\cup(3,\infty)", r"x<2\text{ or }x>3"), (r"(-\infty,2]\cup[3,\infty)", r"x \ge 3 \text{ or } 2 \geq x"), (r"x<2\text{ or }x>3", r"(-\infty,2)\cup(3,\infty)"),
@@ -43,6 +44,7 @@ DIFFERENT = [
     ("3+4i", "3-4i"), ("5i", "5"), ("a+bi", "a-bi"), (r"\frac{-1 + i\sqrt{3}}{2}", r"-\frac12-\frac{\sqrt3}{2}i"), (r"\sum_{i=1}^{5} i^2", "56"),
     (r"3.2 \times 10^{-19}", r"1.6 \times 10^{-19}\text{ C}"), (r"3.2 \times 10^{-19}\text{ C}", r"1.6 \times 10^{-19}\text{ C}"), (r"3.2 \times 10^{-19}\text{ C/m}^2", r"1.6 \times 10^{-19}\text{ C/m}^2"),
     (r"1.6\times 10^{-19}", r"x=3.2\times 10^{-19}"), (r"1.6 \times 10^{-19}\text{ C}", "0"),
+    (r"\frac{1}{10^{20}}", r"\frac{1}{10^{21}}"), (r"\sqrt{2}\times 10^{-19}", r"\sqrt{3}\times 10^{-19}"),
     (r"(3,\infty)", r"x \ge 3"), ("[-2,1]", "-2<x<1"), (r"(3,\infty)", "x<3"), ("(1,2)", "x=1"), ("[1,2]", "1"),
     (r"(-\infty,2)\cup(3,\infty)", r"x<2\text{ or }x>4"), (r"(-\infty,2)\cup(3,\infty)", r"x \le 2\text{ or }x>3"), ("[-2,1]", r"x > -2 \text{ and } x \le 1"),
     (r"(-\infty,2)\cup(3,\infty)", "x<2"), (r"(-\infty,2)\cup(3,\infty)", r"x<2\text{ or }y>3"),
