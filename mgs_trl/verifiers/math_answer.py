@@ -13,8 +13,10 @@ from typing import Literal
 
 from mgs_trl.verifiers.math_choice import boxed_choice, is_choice, said_choice, same_choice
 from mgs_trl.verifiers.math_equal import equal, warm_up
-from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, unwrapped
-from mgs_trl.verifiers.math_units import keep_variables, split_unit
+from mgs_trl.verifiers.math_intervals import as_interval
+from mgs_trl.verifiers.math_reading import imaginary_readings, readable, without_unit_text, without_wrappers
+from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, same_in_base, same_words
+from mgs_trl.verifiers.math_units import keep_variables, same_unit, split_unit
 
 __all__ = ["BOXES", "Fallback", "judge", "last_boxed", "normalise", "warm_up"]  # a worker calls warm_up
 
@@ -28,9 +30,13 @@ MOST_BOXES = 64
 _BARE = re.compile(r"(?:[^\s${}\\.,;]|(?<=\d)[.,](?=\d)){1,100}")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|%|\\%)\s*\}|percent)\s*$")
 _MIXED = re.compile(r"(?<![\d.,/]) *(\d+) (\d+) ?/ ?(\d+)(?![\d.])")
-_WORD = re.compile(r"[A-Za-z][a-z]{2,}|TRUE|FALSE|YES|NO|yes|no|Yes|No")
 _ANSWER = re.compile(r"(?i:answer)(?:[ *_]*(?i:is\b)[ *_]*:?|[ *_]*[:=])((?:(?!\.\s|\.$)[^\n]){1,200})")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_SENTENCES = re.compile(r"(?:\n|[.!?] )[A-Z][a-z]|[Aa]nswer(?: is\b|:)")
+_WORDS = re.compile(r"[A-Za-z',-]+")
+_ASSIGNED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*")
+_MATHEMATICS = re.compile(r"[\d\\$]")
+_REASON = re.compile(r"[\s,;*_]+(?:because|since|as|for)\b")
 _CLOSE = Fraction(1, 10**6)  # relative; math-verify rounds to six decimals, for which 0.00001 is 0.00002
 
 
@@ -79,10 +85,10 @@ def _box_content(text: str, start: int) -> str | None:
 def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
     """1.0 if the answer in `text` equals `gold`, else 0.0. `fallback`: where to look without a boxed
     answer."""
-    gold = last_boxed(gold) or gold
+    gold = last_boxed(gold) or _after_solution(gold)
     answer = last_boxed(text)
     if answer is not None:
-        return float(bool(answer) and _same(gold, answer))
+        return float(bool(answer) and _agrees(gold, answer))
     tail = text[-TAIL:].strip()
     if fallback == "none" or not tail:
         return 0.0
@@ -93,16 +99,36 @@ def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
     return float(normalise(tail) == normalise(gold) or _said(gold, tail))
 
 
+def _after_solution(gold: str) -> str:
+    """What GSM8K's solutions give after "####"; other golds as they are."""
+    *solution, last = gold.rsplit("####", 1)
+    return (last.strip().splitlines() or [gold])[0] if solution else gold
+
+
+def _agrees(gold: str, answer: str) -> bool:
+    """Whether the answers are the same, or `answer` is where math-verify looks for one in a gold answer of
+    sentences."""
+    return _same(gold, answer) or (_SENTENCES.search(gold) is not None and equal(gold, _boxed(answer)))
+
+
 def _said(gold: str, tail: str) -> bool:
-    """Whether `tail` says the gold answer: in the last "answer is ...", else wherever math-verify finds one."""
-    said = _ANSWER.findall(tail)
-    if said:
-        answer = said[-1].strip(" *_")
-        if _same(gold, answer):
-            return True
-        if split_unit(answer)[1] is not None or not _PROSE.search(unwrapped(answer)):
-            return False  # of "5x" math-verify would take the 5
-    return equal(_boxed(gold), tail)
+    """Whether `tail` says the gold answer: in the last "answer is ...", else wherever math-verify finds one after
+    that."""
+    expected = gold if _SENTENCES.search(gold) else _boxed(gold)
+    said = [(match.start(), match.group(1).strip(" *_:")) for match in _ANSWER.finditer(tail)]
+    if _MATHEMATICS.search(gold):  # "I hope the answer is helpful" is no answer to it
+        said = [(start, answer) for start, answer in said if not answer or _MATHEMATICS.search(answer)] or said
+    if not said:
+        return equal(expected, tail)
+    start, answer = said[-1]
+    reason = _REASON.search(answer)
+    if reason and number(answer[: reason.start()]) is not None:
+        answer = answer[: reason.start()]
+    if _agrees(gold, answer):
+        return True
+    if answer and (split_unit(answer)[1] is not None or not _PROSE.search(without_wrappers(answer))):
+        return False  # of "5x" math-verify would take the 5
+    return equal(expected, tail[start:])
 
 
 def _same(gold: str, answer: str) -> bool:
@@ -113,10 +139,12 @@ def _same(gold: str, answer: str) -> bool:
         return True
     if is_choice(gold):
         return same_choice(gold, boxed_choice(answer))
-    if all(text.isalpha() for text in texts) and texts[0].lower() == texts[1].lower():
-        return all(_WORD.fullmatch(text) for text in texts)  # "AB" is not "ab"
+    if all(map(_WORDS.fullmatch, texts)) and texts[0].lower() == texts[1].lower():
+        return same_words(gold, answer)
+    if (same := same_in_base(gold, answer)) is not None:
+        return same
     (gold, unit), (answer, other) = split_unit(gold), split_unit(answer)
-    if unit is not None and other is not None and unit != other:
+    if unit is not None and other is not None and not same_unit(unit, other):
         return False
     bare_gold, bare_answer = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
     if _same_value(bare_gold, bare_answer):
@@ -124,20 +152,35 @@ def _same(gold: str, answer: str) -> bool:
     if (bare_gold == gold) == (bare_answer == answer):
         return False
     if bare_gold != gold:
-        return equal(_boxed(f"\\frac{{{bare_gold}}}{{100}}"), _boxed(answer))
-    return equal(_boxed(gold), _boxed(f"\\frac{{{bare_answer}}}{{100}}"))
+        return _same_mathematics(f"\\frac{{{bare_gold}}}{{100}}", answer)
+    return _same_mathematics(gold, f"\\frac{{{bare_answer}}}{{100}}")
 
 
 def _same_value(gold: str, answer: str) -> bool:
     """Equality of plain numbers by their exact values where these settle it, of anything else by math-verify."""
-    expected, found = number(gold), number(answer)
+    expected, found = (number(text) for text in _bare_numbers(gold, answer))
     if expected is not None and found is not None:
         if expected == found:
             return True
         if abs(expected - found) > _CLOSE * abs(expected):
             return False
-    gold, answer = (keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", clean(text))) for text in (gold, answer))
-    return not has_loose_digits(gold) and not has_loose_digits(answer) and equal(_boxed(gold), _boxed(answer))
+    return _same_mathematics(gold, answer)
+
+
+def _bare_numbers(gold: str, answer: str) -> list[str]:
+    """Both without a unit that nobody knows and, unless they name different variables, without "x ="."""
+    texts = [without_unit_text(clean(text)) for text in (gold, answer)]
+    names = {match.group(1) for text in texts if (match := _ASSIGNED.match(text))}
+    return texts if len(names) > 1 else [_ASSIGNED.sub("", text) for text in texts]
+
+
+def _same_mathematics(gold: str, answer: str) -> bool:
+    gold, answer = clean(gold), clean(answer)
+    gold, answer = as_interval(gold, answer), as_interval(answer, gold)
+    expected, found = (readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", text))) for text in (gold, answer))
+    if expected is None or found is None or has_loose_digits(expected) or has_loose_digits(found):
+        return False
+    return any(equal(_boxed(one), _boxed(other)) for one, other in imaginary_readings(expected, found))
 
 
 def _boxed(content: str) -> str:

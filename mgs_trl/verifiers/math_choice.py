@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math_text import normalise, unwrapped
+from mgs_trl.verifiers.math_text import clean, normalise, unwrapped
 
 _GOLD = re.compile(r"[\(\[]?([A-J])[\)\].:]?")
 _MARKUP = re.compile(r"[$*_`]+|\\[()\[\]]")
@@ -12,7 +12,9 @@ _MARKUP = re.compile(r"[$*_`]+|\\[()\[\]]")
 _LABEL = r"(?:(?i:the\s+)?(?i:correct\s+|final\s+)?(?i:answer|option|choice)(?i:\s+is)?\s*:?\s*)?"
 _IN_PARENTHESES = r"[\(\[]\s*([A-Ja-j])\s*[\)\]]"
 _MORE = r"(?!\s*(?:,|/|&|;|(?i:or|and)\b))"  # "A or B" is no choice
-_BOXED = re.compile(rf"{_LABEL}(?:{_IN_PARENTHESES}|([A-J])(?:[\)\].:]|\s*$|(?=\s+[A-Za-z0-9\\]))){_MORE}")
+_DASH = r"(?:(?:-{1,3}|—)\s+(?![A-J]\b))?"
+_TEXT = rf"\s+{_DASH}(?:[A-Za-z0-9]|\\(?!cdot|times|div|pm))"  # of the option that the letter labels
+_BOXED = re.compile(rf"{_LABEL}(?:{_IN_PARENTHESES}|([A-J])(?:[\)\].:]|\s*$|(?={_TEXT}))){_MORE}")
 _ALONE = re.compile(rf"(?:{_IN_PARENTHESES}|([A-J])(?:[\)\].:](?![A-Za-z0-9])|\s*$)){_MORE}")
 
 _END = r"(?![A-Za-z0-9'’])"
@@ -34,7 +36,7 @@ def is_choice(gold: str) -> bool:
 def boxed_choice(answer: str) -> str | None:
     """The letter that the answer in a box names: "(B)", "B. red", "Option B", "(b)"; None without one or with
     several."""
-    return _letter(_BOXED.match(_MARKUP.sub("", unwrapped(answer)).strip()))
+    return _letter(_BOXED.match(_MARKUP.sub("", clean(unwrapped(clean(answer)))).strip()))
 
 
 def said_choice(text: str) -> str | None:

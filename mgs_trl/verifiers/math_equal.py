@@ -5,23 +5,49 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+_ROUNDED = 1e-6  # math-verify compares six decimals
+_NOISE = 1e-60  # what sympy computes for a zero that it does not recognise
+_ABOUT = 0.005
+
 
 @lru_cache(maxsize=1024)  # completions of one prompt often end in the same wrong answer
 def equal(gold: str, prediction: str) -> bool:
-    """Whether what math-verify extracts from the texts `gold` and `prediction` is the same.
+    r"""Whether what math-verify extracts from the texts `gold` and `prediction` is the same. Of a `\boxed{...}` that
+    is all of its content, as text where it is no mathematics.
 
     Without its own time limit: that needs a main thread and does not hold (the pool's does). Raises MemoryError.
     """
-    from math_verify import parse, verify
+    from math_verify import verify
 
     try:
-        expected = parse(gold, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-        found = parse(prediction, parsing_timeout=None)  # pyright: ignore[reportArgumentType]
-        return verify(expected, found, timeout_seconds=None)
+        expected, found = _parsed(gold), _parsed(prediction)
+        same = verify(expected, found, timeout_seconds=None, allow_set_relation_comp=True)
+        return same and not _differ_though_tiny(expected, found)
     except MemoryError:
         raise
     except Exception:  # of a kind that `_let_memory_errors_out` did not know yet: not equal, as math-verify has it
         return False
+
+
+def _parsed(text: str) -> list[Any]:
+    from math_verify import parse
+
+    # Of a box that it cannot read, "any_match" would take the last number: the 7 of `2 \pmod 7`.
+    mode = "first_match" if text.startswith("\\boxed{") else "any_match"
+    return parse(text, parsing_timeout=None, extraction_mode=mode)  # pyright: ignore[reportArgumentType]
+
+
+def _differ_though_tiny(expected: list[Any], found: list[Any]) -> bool:
+    """Whether both are numbers below what math-verify rounds to, and not about the same."""
+    from sympy import Expr
+
+    numbers = [value for (value, *_) in (expected, found) if isinstance(value, Expr) and value.is_number]
+    try:
+        one, other = (complex(value) for value in numbers)
+    except (ArithmeticError, TypeError, ValueError):
+        return False
+    size = max(abs(one), abs(other))
+    return _NOISE < size < _ROUNDED and abs(one - other) > _ABOUT * size
 
 
 def warm_up() -> None:

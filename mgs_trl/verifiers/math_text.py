@@ -8,22 +8,42 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from fractions import Fraction
+from itertools import zip_longest
 
 # Full-width forms one by one: the compatibility form of all of Unicode (NFKC) would turn x² into x2.
 _TYPOGRAPHY = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _TYPOGRAPHY |= {ord("　"): " ", ord("。"): ".", ord("、"): ",", ord("−"): "-", ord("–"): "-", ord("\u200b"): ""}
 _TYPOGRAPHY |= {ord("²"): "^{2}", ord("³"): "^{3}", ord("×"): "\\times ", ord("⋅"): "\\cdot ", ord("·"): "\\cdot "}
+_TYPOGRAPHY |= {ord("∞"): "\\infty ", ord("≤"): "\\le ", ord("≥"): "\\ge ", ord("≠"): "\\ne ", ord("≈"): "\\approx "}
+_TYPOGRAPHY |= {ord("∪"): "\\cup ", ord("∩"): "\\cap ", ord("∈"): "\\in ", ord("π"): "\\pi ", ord("±"): "\\pm "}
 
 _WRAPPERS = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
 _SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad|displaystyle)(?![A-Za-z])|[\s~]+")
-_NARROW = re.compile(r"(?<!\\)\\!")
+_NARROW = re.compile(r"(?<!\\)\\!\s*")
 _SIZES = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg)(?![A-Za-z])")
 _EMPHASIS = re.compile(r"(\*\*|__|\*|`)(?=\S)(.*\S)\1", re.DOTALL)
+_ENCLOSED = re.compile(
+    r"\\\[((?:(?!\\[\[\]]).)+)\\\]|\\\(((?:(?!\\[()]).)+)\\\)"
+    r"|(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf|it)|mbox|boldsymbol|underline)|\\(?:text)?color\s*\{[a-z]+\})"
+    r"\s*\{((?=[^}]*\d)(?:[^{}]|\{[^{}]*\})+)\}",
+    re.DOTALL,
+)
+_COUNTED = re.compile(r"^([-+]?(?:\\?\$)?[\d.,]+)\s+([A-Za-z]{2}[A-Za-z ]*)$")
 _LABEL = re.compile(r"(?i:(?:the\s+)?(?:final\s+)?answer\s*(?:is\b\s*:?|[:=]))\s*")
 _EXPONENT = re.compile(r"(?<=\d)[eE]([-+]?\d{1,3})(?![\dA-Za-z.])")
-_MAGNITUDE = re.compile(r"(?<=\d)\s*(?:\\text\s*\{\s*)?(thousand|million|billion|trillion)(?![A-Za-z])\s*\}?")
+_MAGNITUDE = re.compile(
+    r"(?<=\d)\s*(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf|it)|mbox)\s*\{\s*(thousand|million|billion|trillion)\b\s*([^{}]*)\}"
+    r"|(thousand|million|billion|trillion)(?![A-Za-z]))"
+)
 _POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_WORD = re.compile(r"[A-Za-z][a-z]{2,}(?:'[a-z]+)?|TRUE|FALSE|YES|NO|yes|no|Yes|No")
+_GAP = re.compile(r"[ ,-]+")
+_BASED = re.compile(r"(?<![\dA-Za-z.])\(?(\d[\dA-F]*)\)?\s*_\s*\{?\s*\(?(\d+|[a-z]{3,7})\)?\s*\}?$")
+_COMMA = re.compile(r"(?<=\d),(?=\d{3})")
+_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9"}
+_BASES |= {"ten": "10", "twelve": "12", "sixteen": "16"}
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
+_MODULUS = re.compile(r"\\pmod(\d+|[a-z](?![A-Za-z]))")
 _DIGITS = re.compile(r"(?<=\d) (?=\d)")
 
 _DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+"
@@ -46,14 +66,24 @@ def clean(answer: str) -> str:
         answer = re.sub(r"^\$+(?=[^$]*\$)|(?<!\\)\$+$", "", answer).strip(" ")
         emphasised = _EMPHASIS.fullmatch(answer)
         answer = emphasised.group(2) if emphasised else answer
+        enclosed = _ENCLOSED.fullmatch(answer)
+        answer = (
+            _COUNTED.sub(r"\1 \\text{\2}", next(filter(None, enclosed.groups())).strip(" ")) if enclosed else answer
+        )
         answer = answer.removesuffix(".").strip(" ")
     wrapped = re.match(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}", answer)
     if wrapped and _LABEL.fullmatch(wrapped.group(1).strip() + " "):
         answer = answer[wrapped.end() :].strip(" ")
     answer = _LABEL.sub("", answer, count=1) if _LABEL.match(answer) else answer
     answer = _EXPONENT.sub(r" \\times 10^{\1}", answer)
-    answer = _MAGNITUDE.sub(lambda match: f" \\times 10^{{{_POWERS[match.group(1)]}}} ", answer).strip(" ")
+    answer = _MAGNITUDE.sub(_power_of_ten, answer).strip(" ")
     return _THOUSANDS.sub(lambda match: match.group().replace(" ", ""), answer)
+
+
+def _power_of_ten(magnitude: re.Match[str]) -> str:
+    wrapped, unit, bare = magnitude.groups()
+    power = f" \\times 10^{{{_POWERS[wrapped or bare]}}} "
+    return f"{power}\\text{{{unit}}}" if unit else power
 
 
 def unwrapped(text: str) -> str:
@@ -64,7 +94,33 @@ def unwrapped(text: str) -> str:
 def normalise(answer: str) -> str:
     """The answer as text: without text wrappers, spacing, dollar signs and a final full stop."""
     text = clean(unwrapped(clean(_SIZES.sub("", answer))))
-    return re.sub(r"(?<!\d) | (?!\d)|\$", "", text).rstrip(".")
+    text = re.sub(r"(?<!\d) | (?!\d)|\$", "", text).rstrip(".")
+    return _MODULUS.sub(r"\\pmod{\1}", text)
+
+
+def same_words(text: str, other: str) -> bool:
+    """Whether both are the same words but for their case: "New York" is "new york", "AB" is not "ab"."""
+    pairs = list(zip_longest(*(_GAP.split(unwrapped(clean(words)).strip()) for words in (text, other))))
+    return bool(pairs) and all(one == two or _same_word(one, two) for one, two in pairs)
+
+
+def _same_word(one: str | None, other: str | None) -> bool:
+    if one is None or other is None:
+        return False
+    return one.lower() == other.lower() and all(_WORD.fullmatch(word) for word in (one, other))
+
+
+def same_in_base(text: str, other: str) -> bool | None:
+    """Whether two numbers with a base are the same digits in the same base: `1011_2` is not `1011_3`. None unless
+    both texts end in such a number, or if more than these stands in them."""
+    texts = [_COMMA.sub("", clean(unwrapped(clean(number)))) for number in (text, other)]
+    based = [_BASED.search(number) for number in texts]
+    digits = [(match.group(1), _BASES.get(match.group(2), match.group(2))) for match in based if match]
+    if len(digits) < 2:
+        return None
+    if digits[0][1] != digits[1][1]:
+        return False
+    return digits[0] == digits[1] if all(map(_BASED.fullmatch, texts)) else None
 
 
 def has_loose_digits(answer: str) -> bool:

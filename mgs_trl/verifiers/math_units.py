@@ -54,10 +54,19 @@ def split_unit(answer: str) -> tuple[str, Unit | None]:
     return (number.group().strip(), unit) if unit else (answer, None)
 
 
+def same_unit(unit: Unit, other: Unit) -> bool:
+    """Whether the units are the same, a degree being one of Celsius or Fahrenheit as well."""
+    return unit == other or _with_degrees(unit) == other or unit == _with_degrees(other)
+
+
 def keep_variables(answer: str) -> str:
     """The answer with a variable at its end in braces: math-verify would take the t of `3t` and the ab of `5ab`
     for units."""
     return _VARIABLE.sub(r"{\1}", answer)
+
+
+def _with_degrees(unit: Unit) -> Unit:
+    return frozenset(("degree" if word in ("celsius", "fahrenheit") else word, power) for word, power in unit)
 
 
 def _spelled_out(text: str) -> str:
