@@ -19,6 +19,7 @@ from mgs_trl.config import MGSConfig
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics, rows_met_first
 from mgs_trl.mix import DomainMix
 from mgs_trl.rollouts.sampling import DomainSampling, by_row, ended
+from mgs_trl.rollouts.served import served_context
 from mgs_trl.rollouts.temperature import TemperatureChoice
 from mgs_trl.window import RowBlock
 
@@ -35,6 +36,10 @@ class RolloutTrainer(GRPOTrainer):
     _domain_metrics: dict[str, DomainMetrics]
     _rewards_per_func: Tensor | None
     _seconds: defaultdict[str, float]  # spent since the last generation batch was logged
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         self.args.check_evaluation_batch()  # `evaluate` may be given the first dataset that there is
@@ -102,7 +107,7 @@ class RolloutTrainer(GRPOTrainer):
         policy: Any = self.accelerator.unwrap_model(self.model)
         config = policy.config.get_text_config()
         contexts = [getattr(config, "max_position_embeddings", None)]
-        contexts += [self.args.vllm_max_model_length] if self.use_vllm else []
+        contexts += [self.args.vllm_max_model_length, self._served_context] if self.use_vllm else []
         known = [length for length in contexts if length]
         if not known:
             return None
