@@ -48,6 +48,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     for name, value in changes.items():
         setattr(config, name, value)
     check_quotas(recipe, config)
+    check_evaluation(recipe, config)
     verifiers = build_verifiers(recipe)
     tokenizer = load_tokenizer(recipe)
     data = load_data(recipe, verifiers)
@@ -101,6 +102,12 @@ def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
         ValueError: a domain would get none, or the batch is not of whole prompt groups.
     """
     return quotas({name: recipe.domains[name].share for name in trained_domains(recipe)}, config.prompts_per_window())
+
+
+def check_evaluation(recipe: Recipe, config: MGSConfig) -> None:
+    """Raises ValueError if the recipe has held-out data and the batches they are evaluated in split prompt groups."""
+    if any(domain.eval_dataset is not None for domain in recipe.domains.values()):
+        config.check_evaluation_batch()
 
 
 def check_rows(train: Sequence[DomainRows], config: MGSConfig) -> None:

@@ -62,7 +62,7 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, below
 
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
-    from mgs_trl.build import build_verifiers, check_quotas
+    from mgs_trl.build import build_verifiers, check_evaluation, check_quotas
     from mgs_trl.layout import check_saves_whole
     from mgs_trl.rollouts.sampling import parse_sampling
 
@@ -70,6 +70,7 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     check_saves_whole(config)
     parse_sampling(config).among(domains_with_rows(recipe))  # as the trainer does with the domains of its data
     quotas = check_quotas(recipe, config)
+    check_evaluation(recipe, config)
     plan = Plan(recipe, config, ranks, quotas, build_verifiers(recipe), sampling_by_domain(recipe))
     if config.use_cpu and (config.bf16 or config.fp16):
         plan.unchecked.append("mixed precision (no GPU here)")

@@ -146,6 +146,22 @@ class MGSConfig(GRPOConfig):
         weighted = any(weight != 1 for weight in (self.domain_weights or {}).values())
         return self.surgery != "none" or self.balance != "none" or weighted
 
+    def check_evaluation_batch(self) -> None:
+        """Refuse evaluation batches that would split a prompt's group; TRL looks only where `eval_strategy` is set.
+
+        Raises:
+            ValueError: the batch of all ranks is no multiple of the completions of one prompt.
+        """
+        name = "num_generations_eval" if self.num_generations_eval else "num_generations"
+        group = getattr(self, name) or 1
+        rows = self.per_device_eval_batch_size * self.world_size
+        if rows % group:
+            raise ValueError(
+                f"per_device_eval_batch_size is {self.per_device_eval_batch_size}, which makes {rows} completions on "
+                f"{self.world_size} rank(s), but that must be a multiple of {name} ({group}) so that an evaluation "
+                "batch holds whole prompt groups."
+            )
+
     def prompts_per_window(self) -> int:
         """Prompts of one optimizer step over all ranks.
 

@@ -93,7 +93,8 @@ def generate(arguments: argparse.Namespace) -> list[Sample]:
     if parallel > 1:
         print(f"vllm_tensor_parallel_size is {parallel} in the recipe; here it is 1, for one process.", file=sys.stderr)
     changes: dict[str, Any] = {"report_to": [], "vllm_tensor_parallel_size": 1}
-    trainer = build_trainer(recipe, num_generations_eval=arguments.samples, **changes)
+    trainer = build_trainer(recipe, **changes)
+    trainer.num_generations_eval = arguments.samples  # of our own batches, not of the recipe's evaluation
     rows = _draw(trainer, arguments.heldout, arguments.prompts)
     per_call = max(1, trainer.args.per_device_eval_batch_size // arguments.samples)
     samples: list[Sample] = []

@@ -69,9 +69,9 @@ def add_rollout_metrics(
     Args:
         metrics: where to add.
         names: sorted domain names.
-        domains, rewards, lengths, clipped, infinite: per completion: domain index, weighted reward (NaN where nothing
-            scored it), tokens, whether it was cut at the maximum length, whether a verifier gave it an infinite
-            reward. Prompt groups are consecutive.
+        domains, rewards, lengths, clipped, infinite: per completion: domain index (-1: counted nowhere), weighted
+            reward (NaN where nothing scored it), tokens, whether it was cut at the maximum length, whether a verifier
+            gave it an infinite reward. Prompt groups are consecutive.
         num_generations: completions per prompt.
     """
     group_std = nanstd(rewards.view(-1, num_generations), dim=1)
@@ -88,3 +88,13 @@ def add_rollout_metrics(
         if num_generations > 1:
             std = group_std[group_domain == d]
             metrics.add(f"domain/{name}/frac_zero_std", torch.isclose(std, torch.zeros_like(std)).float())
+
+
+def rows_met_first(total: int, rows: int) -> int:
+    """How many rows of the last evaluation batch come before those that fill it up, which were in the first batch.
+
+    Args:
+        total: rows of the whole evaluation.
+        rows: of every batch, over all ranks.
+    """
+    return total % rows or rows

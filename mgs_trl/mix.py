@@ -45,16 +45,19 @@ class DomainMix:
 
         Raises:
             ValueError: a mixture without a domain column, a row without a domain, a mixture that does not fit the
-                domains or leaves one without prompts.
+                domains or leaves one without prompts, evaluation batches that split prompt groups.
         """
         column = args.domain_column
+        if evaluation is not None and (args.eval_on_start or args.eval_strategy != "no"):
+            args.check_evaluation_batch()
         evaluated = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
         others = {name for dataset in evaluated for name in _domains_of(dataset, column) if name}
-        if column not in (getattr(train, "column_names", None) or ()):
+        columns = _columns(train)
+        if column not in columns:
             if args.mixture is not None:
                 raise ValueError(
                     f"mixture is set, but train_dataset has no column {column!r} (domain_column); its columns are "
-                    f"{getattr(train, 'column_names', None)}."
+                    f"{columns}."
                 )
             return cls(column, names=tuple(sorted(others)))
         labels = _domains_of(train, column)
@@ -66,11 +69,10 @@ class DomainMix:
         factors = domain_factors(args.domain_weights, domains)
         return cls(column, domains, quotas(mixture, args.prompts_per_window()), names, factors)
 
-    def labels(self, rows: Sequence[dict[str, Any]]) -> list[int] | None:
-        """Index into `names` of each row, or None where rows carry no known domain."""
+    def labels(self, rows: Sequence[dict[str, Any]]) -> list[int]:
+        """Index into `names` of each row; -1 for a row without a domain, or with one that is not there."""
         index = {name: i for i, name in enumerate(self.names)}
-        labels = [index.get(row.get(self.column, ""), -1) for row in rows]
-        return labels if self.names and min(labels) >= 0 else None
+        return [index.get(row.get(self.column, ""), -1) for row in rows]
 
 
 def domain_factors(weights: dict[str, float] | None, domains: Sequence[str]) -> tuple[float, ...]:
@@ -88,8 +90,15 @@ def domain_factors(weights: dict[str, float] | None, domains: Sequence[str]) -> 
     return tuple(float(weights[domain]) for domain in domains)
 
 
+def _columns(dataset: Any) -> list[str]:
+    names = getattr(dataset, "column_names", None)
+    if names is None and isinstance(dataset, IterableDataset):
+        return list(next(iter(dataset), {}))  # a stream may not know what its rows hold
+    return list(names or ())
+
+
 def _domains_of(dataset: Any, column: str) -> list[str]:
-    if dataset is None or column not in (getattr(dataset, "column_names", None) or ()):
+    if column not in _columns(dataset):
         return []
     if isinstance(dataset, IterableDataset):
         raise ValueError(

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather
 from torch import Tensor, nn
 from transformers import GenerationConfig
@@ -15,10 +16,11 @@ from mgs_trl.advantages import domain_advantages, needs_domain_statistics
 from mgs_trl.agreement import rewards_of_all_ranks
 from mgs_trl.config import MGSConfig
 from mgs_trl.engines import reshard
-from mgs_trl.metrics import DomainMetrics, add_rollout_metrics
+from mgs_trl.metrics import DomainMetrics, add_rollout_metrics, rows_met_first
 from mgs_trl.mix import DomainMix
 from mgs_trl.resumable import ResumableTrainer
 from mgs_trl.rollouts.sampling import DomainSampling, by_row, ended
+from mgs_trl.rollouts.served import served_context
 from mgs_trl.rollouts.temperature import TemperatureChoice
 from mgs_trl.window import RowBlock
 
@@ -35,6 +37,14 @@ class RolloutTrainer(ResumableTrainer):
     _domain_metrics: dict[str, DomainMetrics]
     _rewards_per_func: Tensor | None
     _seconds: defaultdict[str, float]  # spent since the last generation batch was logged
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        self.args.check_evaluation_batch()  # `evaluate` may be given the first dataset that there is
+        return super().get_eval_dataloader(*args, **kwargs)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._find_sampling(inputs)
@@ -98,7 +108,7 @@ class RolloutTrainer(ResumableTrainer):
         policy: Any = self.accelerator.unwrap_model(self.model)
         config = policy.config.get_text_config()
         contexts = [getattr(config, "max_position_embeddings", None)]
-        contexts += [self.args.vllm_max_model_length] if self.use_vllm else []
+        contexts += [self.args.vllm_max_model_length, self._served_context] if self.use_vllm else []
         known = [length for length in contexts if length]
         if not known:
             return None
@@ -206,31 +216,46 @@ class RolloutTrainer(ResumableTrainer):
         score = partial(super()._calculate_rewards, inputs, prompts, completions, completion_ids_list)
         rewards_per_func = rewards_of_all_ranks(self.accelerator, score, len(prompts), len(self.reward_funcs))
         self._seconds["scoring"] += time.perf_counter() - started
-        labels = self.mix.labels(inputs)
-        if labels is not None:
-            device = self.accelerator.device
-            clipped = [not whole for whole in self._ended(completion_ids_list)]
-            rows = torch.tensor([labels, [len(ids) for ids in completion_ids_list], clipped], device=device).T
-            domains, lengths, was_clipped = cast(Tensor, gather(rows.contiguous())).T
-            infinite = rewards_per_func.isinf()
-            # One infinite reward would turn its whole group's advantages into NaN, which TRL zeroes without a word.
-            rewards_per_func = rewards_per_func.masked_fill(infinite, torch.nan)
-            rewards = (rewards_per_func * self.reward_weights.to(device)).nansum(dim=1)
-            rewards[rewards_per_func.isnan().all(dim=1)] = torch.nan
-            training = self.model.training
-            add_rollout_metrics(
-                self._domain_metrics["train" if training else "eval"],
-                self.mix.names,
-                domains,
-                rewards,
-                lengths,
-                was_clipped,
-                infinite.any(dim=1),
-                (self.num_generations if training else self.num_generations_eval) or 1,
-            )
-            self._seconds["tokens"] = lengths.sum().item()
+        if self.mix.names:  # not: if these rows have a domain, which other ranks' rows may not have
+            rewards_per_func = self._count_rows(inputs, completion_ids_list, rewards_per_func)
         self._rewards_per_func = rewards_per_func
         return rewards_per_func
+
+    def _count_rows(self, inputs: list[dict[str, Any]], completion_ids: list, rewards_per_func: Tensor) -> Tensor:
+        """Add a batch to its domains' metrics; returns its rewards, NaN where a row of a domain had an infinite one."""
+        device, labels = self.accelerator.device, self.mix.labels(inputs)
+        clipped = [not whole for whole in self._ended(completion_ids)]
+        rows = torch.tensor([labels, [len(ids) for ids in completion_ids], clipped], device=device).T
+        domains, lengths, was_clipped = cast(Tensor, gather(rows.contiguous())).T
+        infinite = rewards_per_func.isinf() & (domains >= 0).unsqueeze(1)
+        # One infinite reward would turn its whole group's advantages into NaN, which TRL zeroes without a word.
+        rewards_per_func = rewards_per_func.masked_fill(infinite, torch.nan)
+        rewards = (rewards_per_func * self.reward_weights.to(device)).nansum(dim=1)
+        rewards[rewards_per_func.isnan().all(dim=1)] = torch.nan
+        training = self.model.training
+        once = slice(None) if training else slice(self._rows_met_first(len(domains)))
+        add_rollout_metrics(
+            self._domain_metrics["train" if training else "eval"],
+            self.mix.names,
+            domains[once],
+            rewards[once],
+            lengths[once],
+            was_clipped[once],
+            infinite.any(dim=1)[once],
+            (self.num_generations if training else self.num_generations_eval) or 1,
+        )
+        self._seconds["tokens"] = lengths.sum().item()
+        return rewards_per_func
+
+    def _rows_met_first(self, rows: int) -> int:
+        """How many of an evaluation batch's `rows`, over all ranks, are not there to fill up the last round."""
+        state = self.accelerator.gradient_state
+        parts: Any = getattr(state.active_dataloader, "batch_sampler", None) if state.end_of_dataloader else None
+        if not isinstance(parts, BatchSamplerShard) or parts.drop_last:
+            return rows
+        # Not accelerate's `remainder`, which is of the data, whose rows the sampler repeats.
+        sampler: Any = parts.batch_sampler.sampler
+        return rows_met_first(len(sampler), rows)
 
     def _sync_from_shards(self, sync: Callable[[], None]) -> None:
         reshard(self.model)  # an evaluation leaves some parameters whole, which TRL would take for shards

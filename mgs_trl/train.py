@@ -29,9 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, RuntimeError) as error:
         if arguments.traceback or not _is_users(error):
             raise
-        if _is_first_rank():
+        if _is_first_rank() or os.environ.get("LOCAL_RANK") == "0":  # another node's files are its own
             bar = "\n" if training else ""  # a progress bar has perhaps not ended its line
-            print(f"{bar}error: {error}", file=sys.stderr)
+            whose = "" if _is_first_rank() else f"rank {os.environ['RANK']}: "
+            print(f"{bar}{whose}error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted outside of training; what had been saved before is all there is.", file=sys.stderr)

@@ -8,6 +8,7 @@
 import functools
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import trl.trainer.grpo_trainer as grpo
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from trl.generation.vllm_client import parse_logprobs
 from trl.generation.vllm_generation import VLLMGeneration
@@ -51,14 +53,19 @@ class ServedGeneration(VLLMGeneration):
         self.directory = WeightDirectory(directory)
         self._run = secrets.token_hex(4)  # tells this run's weights from an earlier run's
         self._synced_step: int | None = None
-        self._calls = 0
+        self._calls: Counter[str] = Counter()  # since the last synchronization, of each kind
         self.row_requests: Callable[[], list[dict[str, Any]]] | None = None  # of all ranks' rows, where they differ
         super().__init__(*others, **named)
 
     def _init_vllm(self) -> None:
         self.servers = [Server(url, self.settings) for url in self.settings.urls]
         self.vllm_client = _Info(self.servers[0])
-        from_main_process(self.accelerator, lambda: self._on_servers(lambda server, _: server.connect()))
+
+        def connect() -> int:
+            self._on_servers(lambda server, _: server.connect())
+            return min(server.context for server in self.servers)
+
+        self.context: int = from_main_process(self.accelerator, connect)
 
     def sync_weights(self) -> None:
         """Publish the policy's weights and have every server load them.
@@ -78,7 +85,8 @@ class ServedGeneration(VLLMGeneration):
                 pass
 
         from_main_process(self.accelerator, publish, others=gather_only, finish=gather_only)
-        self._synced_step, self._calls = self.step(), 0
+        self._synced_step = self.step()
+        self._calls.clear()
 
     def generate(
         self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None
@@ -102,7 +110,7 @@ class ServedGeneration(VLLMGeneration):
                 self.accelerator,
                 lambda: self._complete(all_prompts[::num_generations], changes[::num_generations], num_generations),
             )
-        self._calls += 1
+        self._calls[self._kind()] += 1
         first = self.accelerator.process_index * len(prompts)
         completion_ids, logprobs, token_ids = (
             None if part is None else part[first : first + len(prompts)] for part in found
@@ -113,7 +121,7 @@ class ServedGeneration(VLLMGeneration):
         self, prompts: list[list[int]], changes: list[dict[str, Any]], copies: int
     ) -> tuple[list, list | None, list | None]:
         bodies = [
-            {**self._body(prompt, index, copies), **change}
+            self._within_context({**self._body(prompt, index, copies), **change})
             for index, (prompt, change) in enumerate(zip(prompts, changes, strict=True))
         ]
         share = -(-len(bodies) // len(self.servers))
@@ -125,7 +133,8 @@ class ServedGeneration(VLLMGeneration):
         return [choice["token_ids"] for choice in choices], logprobs, token_ids
 
     def _body(self, prompt: list[int], index: int, copies: int) -> dict[str, Any]:
-        draw = random.Random(f"{self.seed}/{self._synced_step}/{self._calls}/{index}")
+        kind = self._kind()
+        draw = random.Random(f"{self.seed}/{self._synced_step}/{kind}{self._calls[kind]}/{index}")
         body = {
             "prompt": prompt,
             "n": copies,
@@ -144,6 +153,15 @@ class ServedGeneration(VLLMGeneration):
             body["structured_outputs"] = {"regex": self.structured_outputs_regex}
         return {**body, **self.generation_kwargs}
 
+    def _kind(self) -> str:
+        """What a draw is for: whether a step was evaluated must not decide what it is trained on."""
+        return "" if self.model.training else "eval/"
+
+    def _within_context(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A server refuses to be asked for more than it has room for; an engine of one's own stops there."""
+        room = self.context - len(body["prompt"])
+        return {**body, "max_tokens": max(1, min(body["max_tokens"] or room, room))}
+
     def _on_servers(self, act: Callable[[Server, int], Any]) -> list[Any]:
         with ThreadPoolExecutor(max_workers=len(self.servers)) as threads:
             return list(threads.map(act, self.servers, range(len(self.servers))))
@@ -154,6 +172,20 @@ class _Info:
 
     def __init__(self, server: Server):
         self.get_server_info = server.info
+
+
+def served_context(generation: VLLMGeneration) -> int | None:
+    """Tokens that the smallest server has room for, prompt and completion together; None without servers. Collective.
+
+    Raises:
+        ServerError: a server does not tell; on every rank.
+    """
+    if generation.mode != "server":
+        return None
+    if isinstance(generation, ServedGeneration):
+        return generation.context
+    tell = lambda: generation.vllm_client.get_server_info()["model_config"]["max_model_len"]  # noqa: E731
+    return from_main_process(generation.accelerator, tell)
 
 
 @contextmanager
@@ -175,8 +207,8 @@ def served(args: Any, step: Callable[[], int]) -> Iterator[None]:
         [args.vllm_server_base_url], args.vllm_server_timeout = settings.urls, settings.timeout
         yield
         return
-    for url in settings.urls:
-        Server(url, settings).connect()
+    # Before a model is loaded; the other ranks need not reach the servers.
+    from_main_process(PartialState(), lambda: [Server(url, settings).connect() for url in settings.urls])
     directory = Path(settings.weight_dir or Path(str(args.output_dir)) / "served_weights")
     original = grpo.VLLMGeneration
     replacement = functools.partial(ServedGeneration, settings=settings, directory=directory, seed=args.seed, step=step)

@@ -37,6 +37,7 @@ class Server:
         self.version: str | None = None  # label of the weights it should have
         self._weights: WeightVersion | None = None
         self.model = model
+        self.context = 0  # tokens of a prompt and its completion; told by `connect`
 
     def connect(self) -> None:
         """Wait until it answers, and see that it can take weights.
@@ -52,6 +53,7 @@ class Server:
                 f"the vLLM server at {self.url} has the weight transfer {backend!r}, but this run needs "
                 f"{BACKEND!r}; start it with `python -m mgs_trl.serve`."
             )
+        self.context = info["model_config"]["max_model_len"]
         self.model = self._call("GET", "/v1/models", self.settings.timeout)["data"][0]["id"]
 
     def wait(self) -> None:

@@ -20,6 +20,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "none": {"settings": {"surgery": "none", "max_steps": 2}},
     "lora": {"lora": True},
     "evaluated": {"evaluates": True},
+    # 5 prompts held out, then 9: the last round of two ranks is filled up with the first prompt.
+    "heldout": {"evaluates": True, "held_out": 5, "strangers": True, "settings": {"surgery": "none", "max_steps": 1}},
     "compiled": {"settings": {"torch_compile": True, "torch_compile_backend": "eager"}},
     "other": {"record": True, "salts": {"chat": "other"}, "settings": {"max_steps": 1}},
     "nonfinite": {"trainer": "NonFinite"},
@@ -59,7 +61,7 @@ def cases(*pairs: tuple[str, tuple[str, ...]]) -> list[dict[str, Any]]:
 
 
 UNEVEN = tuple(f"uneven-{loss}" for loss in LOSSES)
-ONE = cases(*((kind, ("single",)) for kind in ("three", "two", "none", "lora", "nonfinite", *UNEVEN)))
+ONE = cases(*((kind, ("single",)) for kind in ("three", "two", "none", "lora", "heldout", "nonfinite", *UNEVEN)))
 #: Run by the default suite; `MORE` by the slow one, also on two ranks and without needing what `TWO` left.
 TWO = cases(
     ("three", (*FEWER_ENGINES, *BF16)),
@@ -67,6 +69,7 @@ TWO = cases(
     ("none", COUNTED),
     ("lora", ("zero3",)),
     ("evaluated", ("fsdp2",)),
+    ("heldout", ("ddp",)),
     ("other", ("zero3", "fsdp2")),
     ("nonfinite", ("ddp", "zero2_offload", "zero3", "fsdp2")),
     *((kind, ("ddp",)) for kind in UNEVEN),

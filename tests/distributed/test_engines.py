@@ -80,6 +80,24 @@ def assert_evaluated(result, reference):
     assert_same_training(result, reference)
 
 
+def test_held_out_rewards_are_those_of_one_rank(single, two):
+    """Of every prompt once, also where domains that nobody knows are on one rank and not on the other."""
+
+    def rewards(result):
+        logs = [log for log in result.log if "eval_loss" in log]
+        # First and last evaluation: those between meet a prompt again, and complete it in another way on another rank.
+        return [
+            {name: value for name, value in log.items() if name.startswith("eval_domain/") and "/tokens" not in name}
+            for log in (logs[0], logs[-1])
+        ]
+
+    ours, reference = rewards(two["heldout-ddp"]), rewards(single["heldout"])
+    assert {name.split("/")[1] for name in reference[0]} == {"chat", "instruction_following", "math"}
+    assert {name.split("/")[1] for name in reference[1]} == {"chat"}
+    for found, expected in zip(ours, reference, strict=True):
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("kind", UNEVEN)
 def test_domains_that_do_not_divide_by_two_ranks(single, two, kind):
     """Rows of weight zero fill up the shorter ranks; the loss, its normaliser and its KL term stay the same.

@@ -34,6 +34,8 @@ CASE: dict[str, Any] = {
     "trainer": "MGSTrainer",  # a key of trainers.TRAINERS
     "lora": False,
     "evaluates": False,  # on prompts held out, before the first step and after every step
+    "held_out": None,  # how many of them; default: all that there are
+    "strangers": False,  # evaluates at last on prompts most of whose domains are nowhere else
     "resume_of": None,  # kind of case whose checkpoint of step 2 is resumed
     "resume_ranks": None,  # written by that many ranks; default: as many as now
     "record": False,  # write this rank's shard of each domain's gradient at the first step
@@ -97,6 +99,7 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
     data = prompts(case["prompts"], DOMAINS[: case["domains"]])
     # Scripted completions follow a prompt's occurrences: none of these may be in the training data.
     others = prompts(case["prompts"] + 2).filter(lambda row: row["prompt"] not in set(data["prompt"]))
+    others = others.select(range(case["held_out"] or len(others)))
     salts = {row["prompt"]: case["salts"][row["domain"]] for row in data if row["domain"] in case["salts"]}
     peft = None
     if case["lora"]:
@@ -129,6 +132,9 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
     if case["engine"] != "single":
         assert trained == {EXPECTED[case["engine"]]}, f"{case['name']}: trained with {trained}"
+    if case["strangers"]:
+        # Last, so that these prompts are new: two of one domain that is known, seven of others.
+        trainer.evaluate(prompts(3, ("chat", "code", "law", "poetry")).select(range(1, 10)))
     parameters = whole_parameters(trainer, case["engine"])
     if recorder is not None:
         torch.save(recorder.shards, out / f"shards_{RANK}.pt")

@@ -1,4 +1,4 @@
-"""Launches that could not save a policy, and what a check says of ZeRO-3."""
+"""What a check says of launches: of ZeRO-3, of policies that could not be saved, of evaluations that split groups."""
 
 import json
 
@@ -55,3 +55,10 @@ def test_a_check_plans_for_zero3(miniature, tmp_path, capsys):
     assert main(["miniature", "--check", "rollout=transformers", f"trainer.deepspeed={file}"]) == 0
     shown = capsys.readouterr().out
     assert "memory per rank" in shown and "not known" not in shown
+
+
+def test_a_check_names_evaluation_batches_that_split_groups(miniature, capsys):
+    """Recipes evaluate whatever `eval_strategy` says; TRL would find out after training."""
+    assert main(["miniature", "--check", "rollout=transformers", "trainer.num_generations_eval=7"]) == 2
+    assert "per_device_eval_batch_size is 192" in capsys.readouterr().err
+    assert main(["miniature", "--check", "rollout=transformers", "trainer.num_generations_eval=16"]) == 0

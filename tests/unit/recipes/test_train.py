@@ -127,6 +127,17 @@ def test_user_errors_are_one_sentence_and_exit_code_2(command, miniature, output
     assert not (output / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize("rank, local, prefix", [("0", "0", ""), ("8", "0", "rank 8: "), ("9", "1", None)])
+def test_each_node_says_what_its_first_rank_cannot_find(tmp_path, capsys, monkeypatch, rank, local, prefix):
+    """Another node may lack a file that rank 0 has; here the recipe, which is read before ranks look for each other."""
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("LOCAL_RANK", local)
+    assert main([str(tmp_path / "none.yaml")]) == 2
+    found = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert ["none.yaml" in line for line in found] == ([] if prefix is None else [True])
+    assert all(line.startswith(f"{prefix}error: ") for line in found)
+
+
 def test_a_reward_function_of_the_wrong_length_is_a_user_error(command, tmp_path, monkeypatch, capsys):
     (tmp_path / "short_rewards.py").write_text("def two(completions, **columns):\n    return [1.0, 1.0]\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -74,6 +74,53 @@ def test_streamed_data_is_refused():
         start(prompts(10).to_iterable_dataset())
 
 
+def test_streamed_data_that_does_not_know_its_columns_is_refused():
+    streamed = prompts(10).to_iterable_dataset().map(lambda row: row)
+    assert streamed.column_names is None
+    with pytest.raises(ValueError, match=r"the dataset is streamed .* has a 'domain' column"):
+        start(streamed)
+    with pytest.raises(ValueError, match=r"mixture is set, .* its columns are \['prompt', 'number'\]"):
+        start(streamed.map(lambda row: row, remove_columns="domain"), mixture={"math": 1})
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        (
+            {"num_generations": 12, "gradient_accumulation_steps": 9},
+            "is 8, which makes 8 completions on 1 .* multiple of num_generations .12.",
+        ),
+        ({"num_generations_eval": 3}, "is 8, which makes 8 completions on 1 .* multiple of num_generations_eval .3."),
+        ({"per_device_eval_batch_size": 6}, "is 6, which makes 6 completions on 1 .* multiple of num_generations .4."),
+    ],
+)
+def test_evaluation_batches_of_parts_of_groups_are_refused(settings, sentence):
+    """TRL does so only where `eval_strategy` is set."""
+    args = MGSConfig(**{**CONFIG, **settings, "eval_on_start": True})
+    with pytest.raises(ValueError, match=f"^per_device_eval_batch_size {sentence}") as error:
+        MGSTrainer("no/such-model", reward, args, prompts(10), eval_dataset=prompts(2))
+    assert "\n" not in str(error.value)
+    args.eval_on_start = False
+    with pytest.raises(OSError):  # no evaluation, as in GRPOTrainer: as far as the model that does not exist
+        MGSTrainer("no/such-model", reward, args, prompts(10), eval_dataset=prompts(2))
+
+
+def test_evaluation_batches_are_those_of_all_ranks():
+    ranks = type("Ranks", (MGSConfig,), {"world_size": property(lambda self: 3)})
+    args = ranks(**{**CONFIG, "num_generations": 12, "per_device_train_batch_size": 12})
+    args.check_evaluation_batch()  # 24 completions
+    args.per_device_eval_batch_size = 6
+    with pytest.raises(ValueError, match=r"is 6, which makes 18 completions on 3 rank\(s\)"):
+        args.check_evaluation_batch()
+
+
+def test_data_given_to_evaluate_is_checked_too(tiny_policy, tmp_path):
+    args = MGSConfig(**{**CONFIG, "output_dir": str(tmp_path), "per_device_eval_batch_size": 6})
+    trainer = MGSTrainer(tiny_policy, reward, args, prompts(10))
+    with pytest.raises(ValueError, match="per_device_eval_batch_size is 6"):
+        trainer.evaluate(prompts(3))
+
+
 def test_images_are_refused():
     data = prompts(10).add_column("image", [None] * 30)
     with pytest.raises(ValueError, match="text prompts only"):

@@ -1,8 +1,14 @@
-"""Entropy and KL of each domain: logged whenever TRL's are, and of one domain too."""
+"""Entropy and KL of each domain: logged whenever TRL's are, and of one domain too. Held-out rewards: of every row."""
+
+import math
+from itertools import chain
 
 import pytest
 
-from tests.support.rollouts import prompts
+from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.metrics import rows_met_first
+from tests.support.rollouts import ScriptedRollouts, prompts
+from tests.unit.trainer.conftest import SETTINGS
 
 NAMES = ("entropy", "kl")
 
@@ -48,3 +54,42 @@ def test_those_of_the_run_are_means_over_tokens(ours, reference, accumulation, b
 def test_without_a_domain_column_there_are_none(ours):
     run = ours(dataset=prompts(24, domains=("math",)).remove_columns("domain"))
     assert not [name for log in with_entropy(run) for name in log if name.startswith("domain/")]
+
+
+def number(number, **columns) -> list[float]:
+    """The reward of a prompt is its number, whatever is written: math has 2000 and more, chat less than 1000."""
+    return [math.inf if value == 2001 else float(value) for value in number]
+
+
+def test_evaluation_counts_the_domains_it_knows_among_others(tiny_policy, tmp_path):
+    """Neither training nor evaluation had the others; batches of two prompts hold both kinds."""
+    args = MGSConfig(output_dir=str(tmp_path), **{**SETTINGS, "per_device_eval_batch_size": 8})
+    trainer = MGSTrainer(tiny_policy, number, args, prompts(10), rollout_func=ScriptedRollouts())
+    names = {0: "chat", 1: "poetry", 2: "chat", 20: "math", 21: "math", 10: "poetry", 11: None}
+    rows = prompts(10).select(list(names)).remove_columns("domain").add_column("domain", list(names.values()))
+    logs = trainer.evaluate(rows)
+    assert logs["eval_domain/chat/reward"] == (0 + 2) / 2
+    assert logs["eval_domain/math/reward"] == 2000
+    assert logs["eval_domain/math/infinite_ratio"] == logs["eval_domain/math/unscored_ratio"] == 0.5
+    assert logs["eval_domain/chat/frac_zero_std"] == 1.0
+    assert not [name for name in logs if "poetry" in name or "instruction_following" in name]
+    assert trainer.evaluate(rows.select([1, 5]))["eval_loss"] is not None  # none that is known
+
+
+@pytest.mark.parametrize("prompts_held_out", range(1, 14))
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_rows_that_fill_up_the_last_round_are_the_last(prompts_held_out, ranks):
+    """Against what accelerate gives the ranks."""
+    from accelerate.data_loader import BatchSamplerShard
+    from torch.utils.data import BatchSampler
+    from trl.trainer.utils import RepeatSampler
+
+    def batches() -> BatchSampler:
+        return BatchSampler(RepeatSampler(range(prompts_held_out), 2, seed=7), 4, drop_last=False)
+
+    whole = list(RepeatSampler(range(prompts_held_out), 2, seed=7))
+    parts = [list(BatchSamplerShard(batches(), ranks, rank)) for rank in range(ranks)]
+    rounds = [[*chain(*part)] for part in zip(*parts, strict=True)]
+    if ranks > 1:  # one process has nothing to fill up, and no shards
+        rounds[-1] = rounds[-1][: rows_met_first(len(whole), len(rounds[-1]))]
+        assert [*chain(*rounds)] == whole

@@ -1,0 +1,105 @@
+"""What is asked of a server, seen from one that keeps the requests: its own limits, and draws that can be repeated."""
+
+import pytest
+from accelerate import PartialState
+from datasets import Dataset
+
+from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.rollouts.served import served
+from mgs_trl.rollouts.server import Server
+from tests.support.rollouts import DOMAINS, prompts, reward
+from tests.support.scripted_server import scripted_server
+
+pytest.importorskip("vllm", reason="vLLM is not installed")
+
+
+def config(folder, *servers, **changes) -> MGSConfig:
+    fields = {
+        "output_dir": str(folder), "use_vllm": True, "use_cpu": True, "bf16": False, "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 3, "num_generations": 4, "max_steps": 2, "max_completion_length": 8,
+        "logging_steps": 1, "report_to": [], "save_strategy": "no", "disable_tqdm": True, "weight_check_syncs": 0,
+        "server": {"urls": [server.url for server in servers], "timeout": 5},
+    }  # fmt: skip
+    return MGSConfig(**{**fields, **changes})
+
+
+def long_prompts(tokens: int) -> Dataset:
+    """Two of every domain, of which the second has `tokens` different tokens and the first has three."""
+    words = [f"w{word}" for word in range(tokens)]
+    rows = [{"prompt": " ".join(part), "domain": name} for name in DOMAINS for part in (words[:3], words)]
+    return Dataset.from_list(rows)
+
+
+def test_prompts_are_cut_to_the_smallest_servers_context(tiny_policy, tmp_path):
+    with scripted_server(60) as wide, scripted_server(24) as narrow:
+        trainer = MGSTrainer(tiny_policy, reward, config(tmp_path, wide, narrow), long_prompts(40))
+        trainer.train()
+        asked = wide.requests + narrow.requests
+    whole = trainer.processing_class(long_prompts(40)["prompt"][1])["input_ids"]
+    assert {len(body["prompt"]) for body in asked} == {3, 16}
+    assert all(body["prompt"] == whole[-16:] for body in asked if len(body["prompt"]) > 3)
+    assert all(body["max_tokens"] == 8 for body in asked)
+    shares = [log["rollouts/truncated_prompts"] for log in trainer.state.log_history if "reward" in log]
+    assert shares == [0.5, 0.5]
+
+
+def test_a_completion_longer_than_the_context_ends_there(tiny_policy, tmp_path):
+    with scripted_server(10) as server:
+        trainer = MGSTrainer(tiny_policy, reward, config(tmp_path, server, max_completion_length=32), long_prompts(20))
+        trainer.train()
+    assert {(len(body["prompt"]), body["max_tokens"]) for body in server.requests} == {(3, 7), (9, 1)}
+
+
+@pytest.mark.parametrize("urls", [1, 2])
+def test_a_step_is_trained_on_the_same_draws_whether_it_was_evaluated_or_not(tiny_policy, tmp_path, urls):
+    """A run that is resumed at an evaluated step trains on before it evaluates anything."""
+
+    def draws(name: str, **changes) -> list[dict]:
+        """What was asked for, in order, but for evaluation, which asks for prompts of its own."""
+        trained = prompts(4)
+        trainer = MGSTrainer(
+            tiny_policy, reward, config(tmp_path / name, *servers, **changes), trained,
+            eval_dataset=prompts(6).select([4, 5, 10, 11, 16, 17]),
+        )  # fmt: skip
+        known = {tuple(ids) for ids in trainer.processing_class(list(trained["prompt"]))["input_ids"]}
+        trainer.train()
+        found = [body for server in servers for body in server.requests]
+        for server in servers:
+            server.requests.clear()
+        evaluated = [body["seed"] for body in found if tuple(body["prompt"]) not in known]
+        assert len(evaluated) == len(set(evaluated)) == (3 * 6 if changes else 0)
+        return sorted((body["prompt"], body["seed"]) for body in found if tuple(body["prompt"]) in known)
+
+    with scripted_server(60) as first, scripted_server(60) as second:
+        servers = [first, second][:urls]
+        plain = draws("plain")
+        evaluated = draws("evaluated", eval_on_start=True, eval_strategy="steps", eval_steps=1)
+    assert len(plain) == 2 * 6
+    assert evaluated == plain
+
+
+def test_only_the_main_process_has_to_reach_the_servers(tmp_path, monkeypatch):
+    reached = []
+    monkeypatch.setattr(Server, "connect", lambda server: reached.append(server.url))
+    with scripted_server(60) as server:
+        args = config(tmp_path, server)
+        assert args.device.type == "cpu"
+        with served(args, lambda: 0):
+            assert reached == [server.url]
+        monkeypatch.setattr(PartialState, "is_main_process", property(lambda state: False))
+        with served(args, lambda: 0):
+            assert reached == [server.url]
+
+
+def test_what_the_main_process_meets_stops_the_others_too(tmp_path, monkeypatch):
+    """Process 1 of two, as far as it can tell: it raises what it is sent."""
+    sent = RuntimeError("no vLLM server answered")
+    monkeypatch.setattr(PartialState, "is_main_process", property(lambda state: False))
+
+    def received(outcome: list, from_process: int) -> None:
+        outcome[1] = sent
+
+    monkeypatch.setattr("mgs_trl.agreement.broadcast_object_list", received)
+    with scripted_server(60) as server, pytest.raises(RuntimeError, match=r"^no vLLM server answered$"):
+        with served(config(tmp_path, server), lambda: 0):
+            pass
