@@ -201,18 +201,16 @@ def test_server_killed_while_it_generates_and_restarted(policy, server, folder, 
     complete, generate = Server._complete, Server.generate
     batches, requests, lost, once = [], [], [], threading.Lock()
 
-    def kill_and_restart():
-        server.kill()
-        server.start()
-
     def counted_batch(self, bodies):
         batches.append(len(bodies))
         return generate(self, bodies)
 
     def killed_in_second_batch(self, body, limit):
         requests.append(body["seed"])
-        if len(batches) == 2 and once.acquire(blocking=False):
-            threading.Timer(0.03, kill_and_restart).start()
+        # Not its first request, so that others are under way; before this one is sent, so that one is lost for certain.
+        if len(batches) == 2 and len(requests) > batches[0] + 1 and once.acquire(blocking=False):
+            server.kill()
+            threading.Thread(target=server.start).start()
         answer = complete(self, body, limit)
         if answer is None:
             lost.append(body["seed"])
