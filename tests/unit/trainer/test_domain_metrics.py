@@ -76,6 +76,21 @@ def test_evaluation_counts_the_domains_it_knows_among_others(tiny_policy, tmp_pa
     assert trainer.evaluate(rows.select([1, 5]))["eval_loss"] is not None  # none that is known
 
 
+def test_an_infinite_reward_of_an_unknown_domain_stays_in_trls_mean(tiny_policy, tmp_path):
+    """Where no domain's `infinite_ratio` could tell of it, it is not taken away."""
+
+    def reward(number, **columns):
+        return [math.inf if value == 1 else 0.0 for value in number]
+
+    args = MGSConfig(output_dir=str(tmp_path), **{**SETTINGS, "per_device_eval_batch_size": 8})
+    trainer = MGSTrainer(tiny_policy, reward, args, prompts(10), rollout_func=ScriptedRollouts())
+    rows = prompts(10).select([0, 1]).remove_columns("domain")
+    logs = trainer.evaluate(rows.add_column("domain", ["chat", "poetry"]))
+    assert logs["eval_rewards/reward/mean"] == math.inf and logs["eval_domain/chat/infinite_ratio"] == 0.0
+    logs = trainer.evaluate(rows.add_column("domain", ["chat", "chat"]))
+    assert logs["eval_rewards/reward/mean"] == 0.0 and logs["eval_domain/chat/infinite_ratio"] == 0.5
+
+
 @pytest.mark.parametrize("prompts_held_out", range(1, 14))
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_rows_that_fill_up_the_last_round_are_the_last(prompts_held_out, ranks):
