@@ -1,23 +1,28 @@
 """MGSConfig: TRL's GRPOConfig and the fields of multi-domain training."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from trl import GRPOConfig
 
 from mgs_trl.domains.schedule import check_mixture
 from mgs_trl.rollouts.sampling import parse_sampling
 from mgs_trl.rollouts.settings import ServerSettings
-from mgs_trl.surgery.choices import check_choice, check_top_modules
-from mgs_trl.surgery.methods import BALANCES, method_names
+from mgs_trl.surgery.choices import check_choice, check_exclude, check_top_modules
+from mgs_trl.surgery.methods import BALANCES, SurgeryRule, check_method
 from mgs_trl.surgery.modules import GRANULARITIES, KINDS
 
 DTYPES = ("float32", "bfloat16", "float64")
+MAPPINGS = ("mixture", "domain_weights", "sampling", "server")
 
 
 @dataclass
 class MGSConfig(GRPOConfig):
     """Configuration of [`MGSTrainer`]: every `GRPOConfig` field, and these.
+
+    As in TRL, a mapping may be given as JSON text, which is how a command line gives it; `str` is in a type for that.
 
     Raises:
         ValueError: a field out of its range; the message names the field, the value and what is allowed.
@@ -27,15 +32,15 @@ class MGSConfig(GRPOConfig):
         default="domain",
         metadata={"help": "Dataset column that names each row's domain. Without it, plain GRPO."},
     )
-    mixture: dict[str, float] | None = field(
+    mixture: dict[str, float] | str | None = field(
         default=None,
         metadata={"help": "Relative share of each domain in every window. Default: equal shares."},
     )
-    domain_weights: dict[str, float] | None = field(
+    domain_weights: dict[str, float] | str | None = field(
         default=None,
         metadata={"help": "Factor of each domain's gradient, before surgery. Default: 1 for every domain."},
     )
-    sampling: dict[str, dict[str, Any]] | None = field(
+    sampling: dict[str, dict[str, Any]] | str | None = field(
         default=None,
         metadata={
             "help": "Sampling of domains that differ from the rest: temperature, top_p, top_k, min_p, "
@@ -67,9 +72,9 @@ class MGSConfig(GRPOConfig):
     )
     surgery_exclude: list[str] = field(
         default_factory=list,
-        metadata={"help": "Kinds of module left out of surgery; they get the plain sum."},
+        metadata={"help": "Kinds of module left out of surgery; they get the plain (balanced) sum."},
     )
-    surgery_top_modules: float | int | None = field(
+    surgery_top_modules: float | str | int | None = field(
         default=None,
         metadata={"help": "Only the modules of largest gradient norm: a number of modules (int) or a share (float)."},
     )
@@ -83,11 +88,11 @@ class MGSConfig(GRPOConfig):
     surgery_offload: bool = field(
         default=False, metadata={"help": "Keep the domain gradients in host memory instead of on the device."}
     )
-    server: dict[str, Any] | None = field(
+    server: dict[str, Any] | str | None = field(
         default=None,
         metadata={
             "help": "Generate on vLLM servers: urls, transfer, weight_dir, timeout, sync_timeout, generate_timeout "
-            "(mgs_trl.rollouts.settings). Sets vllm_mode to 'server'."
+            "(mgs_trl.rollouts.settings). Sets use_vllm, and vllm_mode to 'server'."
         },
     )
     weight_check_syncs: int = field(
@@ -106,6 +111,7 @@ class MGSConfig(GRPOConfig):
     )
 
     def __post_init__(self) -> None:
+        self._read_text()
         self._check_surgery()
         self._check_rollouts()
         super().__post_init__()
@@ -115,36 +121,55 @@ class MGSConfig(GRPOConfig):
         if self.conflict_log_steps is None:
             self.conflict_log_steps = int(self.logging_steps) if self.logging_steps >= 1 else 10
 
+    def _read_text(self) -> None:
+        for name in MAPPINGS:
+            value = getattr(self, name)
+            if isinstance(value, str):
+                setattr(self, name, value := _from_json(value))
+            if not isinstance(value, dict) and value is not None:
+                raise ValueError(f"{name} is {value!r}, but it must be a mapping, or one as JSON text.")
+        if isinstance(self.surgery_top_modules, str):
+            self.surgery_top_modules = _from_json(self.surgery_top_modules)
+
     def _check_surgery(self) -> None:
-        check_choice("surgery", self.surgery, method_names())
+        check_method("surgery", self.surgery)
         check_choice("granularity", self.granularity, GRANULARITIES)
         check_choice("balance", self.balance, BALANCES)
         check_choice("surgery_dtype", self.surgery_dtype, DTYPES)
-        for kind in self.surgery_exclude:
-            check_choice("surgery_exclude", kind, KINDS)
+        if self.surgery_exclude is None:
+            self.surgery_exclude = []
+        if not isinstance(self.surgery_exclude, (list, tuple)):
+            raise ValueError(f"surgery_exclude is {self.surgery_exclude!r}, but it must be a list of {list(KINDS)}.")
+        check_exclude("surgery_exclude", self.surgery_exclude, self.granularity)
         if not 0.0 <= self.gramian_ema < 1.0:
             raise ValueError(f"gramian_ema is {self.gramian_ema!r}, but it must be at least 0 and below 1.")
         check_top_modules("surgery_top_modules", self.surgery_top_modules)
         if self.conflict_log_steps is not None and self.conflict_log_steps < 0:
             raise ValueError(f"conflict_log_steps is {self.conflict_log_steps!r}, but it must be 0 or more.")
-        for domain, weight in (self.domain_weights or {}).items():
+        for domain, weight in mapping(self.domain_weights).items():
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
                 raise ValueError(f"domain_weights.{domain} is {weight!r}, but it must be a number greater than 0.")
         if self.mixture is not None:
-            check_mixture(self.mixture, list(self.mixture))
+            check_mixture(mapping(self.mixture), list(mapping(self.mixture)))
 
     def _check_rollouts(self) -> None:
         if self.weight_check_syncs < 0:
             raise ValueError(f"weight_check_syncs is {self.weight_check_syncs!r}, but it must be 0 or more.")
         if self.server is not None:
-            ServerSettings.parse(self.server)
-            self.vllm_mode = "server"
+            ServerSettings.parse(mapping(self.server))
+            self.use_vllm, self.vllm_mode = True, "server"
 
     @property
     def separates_domains(self) -> bool:
         """Whether a step needs each domain's gradient by itself, or its sum over domains will do."""
-        weighted = any(weight != 1 for weight in (self.domain_weights or {}).values())
+        weighted = any(weight != 1 for weight in mapping(self.domain_weights).values())
         return self.surgery != "none" or self.balance != "none" or weighted
+
+    def surgery_rule(self, factors: Sequence[float] = ()) -> SurgeryRule:
+        """What decides the weights of a step; `factors` are `domain_weights` in the order of the domains."""
+        top = cast(float | int | None, self.surgery_top_modules)
+        exclude = tuple(self.surgery_exclude)
+        return SurgeryRule(self.surgery, self.balance, exclude, top, self.surgery_seed or 0, factors)
 
     def check_evaluation_batch(self) -> None:
         """Refuse evaluation batches that would split a prompt's group; TRL looks only where `eval_strategy` is set.
@@ -184,3 +209,17 @@ class MGSConfig(GRPOConfig):
                 f"({self.gradient_accumulation_steps}) so that a generation batch holds whole windows."
             )
         return rows // group
+
+
+def _from_json(text: str) -> Any:
+    """What the text holds; text that is no JSON stays, and fails the field's own check."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def mapping(value: dict[str, Any] | str | None) -> dict[str, Any]:
+    """A field that `_read_text` has read."""
+    assert not isinstance(value, str)
+    return value or {}

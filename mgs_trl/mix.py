@@ -8,7 +8,7 @@ from datasets import Dataset, IterableDataset
 from transformers.trainer_pt_utils import AcceleratorConfig
 from transformers.training_args import OptimizerNames
 
-from mgs_trl.config import MGSConfig
+from mgs_trl.config import MGSConfig, mapping
 from mgs_trl.domains.schedule import check_mixture, quotas
 from mgs_trl.window import ROW_MEAN_LOSSES, TOKEN_MEAN_LOSSES
 
@@ -51,22 +51,29 @@ class DomainMix:
         if evaluation is not None and (args.eval_on_start or args.eval_strategy != "no"):
             args.check_evaluation_batch()
         evaluated = evaluation.values() if isinstance(evaluation, dict) else [evaluation]
-        others = {name for dataset in evaluated for name in _domains_of(dataset, column) if name}
+        # A stream does not tell its domains before it is read: what it has of the training domains is counted.
+        indexed = [dataset for dataset in evaluated if not isinstance(dataset, IterableDataset)]
+        others = {name for dataset in indexed for name in _domains_of(dataset, column) if name}
         columns = _columns(train)
         if column not in columns:
-            if args.mixture is not None:
-                raise ValueError(
-                    f"mixture is set, but train_dataset has no column {column!r} (domain_column); its columns are "
-                    f"{columns}."
-                )
+            for name in ("mixture", "domain_weights"):
+                if getattr(args, name) is not None:
+                    raise ValueError(
+                        f"{name} is set, but train_dataset has no column {column!r} (domain_column); its columns are "
+                        f"{columns}."
+                    )
             return cls(column, names=tuple(sorted(others)))
         labels = _domains_of(train, column)
         domains = tuple(sorted(set(labels)))
         names = (*domains, *sorted(others - set(domains)))
-        mixture = check_mixture(args.mixture or dict.fromkeys(domains, 1.0), domains)
+        mixture = check_mixture(mapping(args.mixture) or dict.fromkeys(domains, 1.0), domains)
+        factors = domain_factors(mapping(args.domain_weights), domains)
         if len(domains) < 2:
+            if any(factor != 1 for factor in factors):
+                raise ValueError(
+                    f"domain_weights is {args.domain_weights!r}, but one domain has none to weigh against."
+                )
             return cls(column, domains, names=names)
-        factors = domain_factors(args.domain_weights, domains)
         return cls(column, domains, quotas(mixture, args.prompts_per_window()), names, factors)
 
     def labels(self, rows: Sequence[dict[str, Any]]) -> list[int]:

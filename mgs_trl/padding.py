@@ -12,6 +12,14 @@ BLIND_LAYERS = ("full_attention", "sliding_attention")
 OTHER_LAYERS = ("attention_chunk_size", "conv_L_cache", "lru_width")  # in a config without `layer_types`
 
 
+def can_do_without_padding(policy: Any) -> bool:
+    """Whether rows of a policy may lose the padding before their prompts."""
+    adapters = (getattr(policy, "peft_config", None) or {}).values()
+    # Tokens that prompt tuning learns stand before the padding.
+    learned = any(getattr(adapter, "is_prompt_learning", False) for adapter in adapters)
+    return not learned and positions_are_relative(policy.config.get_text_config())
+
+
 def positions_are_relative(config: Any) -> bool:
     """Whether a policy computes the same for a row wherever the row begins, but for rounding.
 

@@ -21,7 +21,7 @@ from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
 from mgs_trl.metrics import DomainMetrics
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
-from mgs_trl.padding import positions_are_relative
+from mgs_trl.padding import can_do_without_padding
 from mgs_trl.rollout_trainer import RolloutTrainer
 from mgs_trl.rollouts.colocated import colocated_engine, reload_weights
 from mgs_trl.rollouts.errors import RolloutError
@@ -30,7 +30,7 @@ from mgs_trl.rollouts.sampling import parse_sampling
 from mgs_trl.rollouts.served import served
 from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
-from mgs_trl.surgery import ConflictReport, Surgeon, SurgeryRule, partition_model
+from mgs_trl.surgery import ConflictReport, Surgeon, partition_model
 from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows, scale_gradient
 
 STATE_FILE = "surgery_state.pt"
@@ -63,6 +63,8 @@ class MGSTrainer(RolloutTrainer):
         reward_funcs: Any = None,
         args: MGSConfig | None = None,
         train_dataset: Any = None,
+        eval_dataset: Any = None,
+        *rest: Any,
         **kwargs: Any,
     ):
         if args is None:
@@ -70,7 +72,7 @@ class MGSTrainer(RolloutTrainer):
             args = MGSConfig(f"{name.split('/')[-1]}-MGS")
         if not isinstance(args, MGSConfig):
             raise ValueError(f"args is a {type(args).__name__}, but MGSTrainer takes an MGSConfig.")
-        self.mix = DomainMix.from_dataset(train_dataset, kwargs.get("eval_dataset"), args)
+        self.mix = DomainMix.from_dataset(train_dataset, eval_dataset, args)
         if self.mix.multi_domain:
             check_supported(args, train_dataset)
         self._domain_metrics = {"train": DomainMetrics(), "eval": DomainMetrics()}
@@ -88,7 +90,7 @@ class MGSTrainer(RolloutTrainer):
         heads = temperature_heads(self._sampling.temperatures, self._temperature)
         engine = colocated_engine(colocated, args.seed, on_cpu, "auto" if args.bf16 else "float32")
         with engine, served(args, step), heads:
-            super().__init__(model, reward_funcs, args, train_dataset, **kwargs)
+            super().__init__(model, reward_funcs, args, train_dataset, eval_dataset, *rest, **kwargs)
         if on_cpu:
             self.vllm_generation.sync_weights = partial(reload_weights, self.vllm_generation)
         if args.use_vllm:
@@ -145,7 +147,7 @@ class MGSTrainer(RolloutTrainer):
             self._train_batch_size,
             self.args.gradient_accumulation_steps,
             self.loss_type,
-            positions_are_relative(policy.config.get_text_config()),
+            can_do_without_padding(policy),
             cast(int, self.pad_to_multiple_of) or 1,
         )
 
@@ -206,15 +208,7 @@ class MGSTrainer(RolloutTrainer):
         if not args.separates_domains:
             return
         modules = partition_model(unwrapped, args.granularity)
-        rule = SurgeryRule(
-            args.surgery,
-            args.balance,
-            tuple(args.surgery_exclude),
-            args.surgery_top_modules,
-            args.surgery_seed or 0,
-            self.mix.factors,
-        )
-        self._surgeon = Surgeon(self.mix.domains, modules, rule, args.gramian_ema)
+        self._surgeon = Surgeon(self.mix.domains, modules, args.surgery_rule(self.mix.factors), args.gramian_ema)
         if self._loaded_state is not None:
             self._surgeon.load_state_dict(self._loaded_state)
         self._collector = DomainGradients(

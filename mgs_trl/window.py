@@ -29,7 +29,8 @@ class RowBlock(dict[str, Any]):
         ends_domain: whether the domain's gradient is complete after this block.
         loss_scale: factor that makes TRL's loss of these rows their part of TRL's loss of the whole micro-batch.
         token_scale: the same for terms that are a mean over the micro-batch's tokens (the entropy bonus).
-        row_scale: the same for terms that are a mean over its rows (the router's auxiliary loss).
+        row_scale: the same for terms that are a mean over its rows (the router's auxiliary loss). Rows that only fill
+            up the count add no weight, but such a mean does see them beside real rows.
     """
 
     domain: int
@@ -105,7 +106,7 @@ def cut_windows(
         mine = _select(rows, deals[rank], offset=w * size)
         my_lengths = [(prompts[w * size + row], lengths[w * size + row]) for row in deals[rank].rows]
         for ranges in plan.micro_steps:
-            blocks = _micro_step(mine, my_lengths, ranges, shape)
+            blocks = _micro_step(mine, my_lengths, deals[rank].real, ranges, shape)
             for block, part in zip(blocks, ranges, strict=True):
                 block.domain, block.ends_domain = present[part.domain], part.ends_domain
             steps.append(blocks)
@@ -129,19 +130,23 @@ def _select(rows: dict[str, Any], deal: Deal, offset: int) -> dict[str, Any]:
 
 
 def _micro_step(
-    rows: dict[str, Any], lengths: Sequence[tuple[int, int]], ranges: Sequence[RowRange], shape: WindowShape
+    rows: dict[str, Any],
+    lengths: Sequence[tuple[int, int]],
+    real: Sequence[bool],
+    ranges: Sequence[RowRange],
+    shape: WindowShape,
 ) -> list[RowBlock]:
     blocks = [_block(rows, lengths, part, shape) for part in ranges]
+    for block, part in zip(blocks, ranges, strict=True):
+        block.row_scale = sum(real[part.start : part.stop]) / shape.micro_batch_size
     whole = len(blocks) == 1 and len(blocks[0]["completion_ids"]) == shape.micro_batch_size
     if whole:
         return blocks
     loss_mask = rows["completion_mask"] * rows["tool_mask"] if "tool_mask" in rows else rows["completion_mask"]
     tokens = [loss_mask[part.start : part.stop].sum() for part in ranges]
     all_tokens = torch.stack(tokens).sum().clamp(min=1)
-    all_rows = sum(part.stop - part.start for part in ranges)
     for block, part, count in zip(blocks, ranges, tokens, strict=True):
         block.token_scale = count.clamp(min=1) / all_tokens
-        block.row_scale = (part.stop - part.start) / all_rows
         if shape.loss_type in TOKEN_MEAN_LOSSES:
             block.loss_scale = block.token_scale
         elif shape.loss_type in ROW_MEAN_LOSSES:

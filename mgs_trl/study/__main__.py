@@ -138,6 +138,7 @@ def check_settings(recipe: Recipe) -> None:
     """
     from mgs_trl.arguments import build_config, domains_with_rows
     from mgs_trl.build import check_quotas
+    from mgs_trl.config import mapping
     from mgs_trl.mix import domain_factors
     from mgs_trl.rollouts.sampling import parse_sampling
 
@@ -149,7 +150,7 @@ def check_settings(recipe: Recipe) -> None:
     parse_sampling(config).among(domains_with_rows(recipe))
     domains = sorted(check_quotas(recipe, config))
     if len(domains) > 1:
-        domain_factors(config.domain_weights, domains)
+        domain_factors(mapping(config.domain_weights), domains)
 
 
 def finished(runs: Sequence[Run]) -> list[str]:

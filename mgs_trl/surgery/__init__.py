@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mgs_trl.surgery.choices import check_exclude
 from mgs_trl.surgery.gramian import add_gramian, combine
 from mgs_trl.surgery.methods import SurgeryRule, method_names
 from mgs_trl.surgery.modules import GRANULARITIES, KINDS, Module, partition, partition_model
@@ -53,7 +54,7 @@ def resolve_conflicts(
         method: `pcgrad`, `none`, `observe`, or another rule of `method_names()`.
         seed, step: fix the projection order; pass the same on every rank.
         balance: `none`, `domain` or `module`: equal norms before surgery.
-        exclude: kinds of module that get the plain sum.
+        exclude: kinds of module that get the plain sum (after balancing); at `layer` only embedding and head.
         top_modules: surgery only on the modules of largest gradient norm: how many (int) or which share (float).
 
     Returns:
@@ -61,7 +62,7 @@ def resolve_conflicts(
         report of the step.
 
     Raises:
-        ValueError: no domains, gradients of one name that differ in shape, an unknown option.
+        ValueError: no domains or no gradients, gradients of one name that differ in shape, an unknown option.
 
     Example:
         >>> g, h = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
@@ -71,10 +72,13 @@ def resolve_conflicts(
     """
     if not gradients:
         raise ValueError("gradients is empty, but resolve_conflicts needs the gradients of at least one domain.")
+    check_exclude("exclude", exclude, granularity)
     rule = SurgeryRule(method, balance, tuple(exclude), top_modules, seed)
     domains = sorted(gradients)
     present = {n: g for d in domains for n, g in gradients[d].items() if g is not None}
     names = [name for name in dict.fromkeys(n for d in domains for n in gradients[d]) if name in present]
+    if not names:
+        raise ValueError("gradients has no gradient of any parameter: all domains are empty or None.")
     modules = partition(names, granularity)
     rows = {name: [_flat(gradients[d].get(name), present[name], d, name) for d in domains] for name in names}
     gramian = torch.zeros(len(modules), len(domains), len(domains), dtype=torch.float64)

@@ -1,8 +1,10 @@
 """Checks of options, with messages that name the option, its value and what is allowed."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from mgs_trl.surgery.modules import KINDS, LONE_KINDS
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
@@ -12,6 +14,18 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
         near = difflib.get_close_matches(str(value), allowed, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} is {value!r}, but it must be one of {allowed}.{hint}")
+
+
+def check_exclude(name: str, kinds: Sequence[str], granularity: str) -> None:
+    """Raises ValueError unless there are modules of just these kinds at `granularity`: a layer, or the model as one
+    module, has parameters of several kinds."""
+    allowed = {"global": (), "layer": LONE_KINDS}.get(granularity, KINDS)
+    if kinds and not allowed:
+        raise ValueError(
+            f"{name} is {list(kinds)!r}, but at granularity {granularity!r} there are no kinds to exclude."
+        )
+    for kind in kinds:
+        check_choice(f"{name} (granularity {granularity!r})", kind, allowed)
 
 
 def check_top_modules(name: str, value: Any) -> None:

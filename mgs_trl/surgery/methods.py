@@ -1,8 +1,10 @@
 """From Gramians to the weights of the domain gradients: balance, then a rule such as PCGrad."""
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +31,15 @@ def method_names() -> list[str]:
     return ["pcgrad", "none", "observe", "rescaled", *sorted(_TORCHJD_RULES)]
 
 
+def check_method(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is one of `method_names()` and what it needs is installed."""
+    check_choice(name, value, method_names())
+    if value in _TORCHJD_RULES and importlib.util.find_spec("torchjd") is None:
+        raise ValueError(
+            f"{name} is {value!r}, which needs torchjd, but that is not installed: pip install 'mgs_trl[rules]'."
+        )
+
+
 @dataclass(frozen=True)
 class SurgeryRule:
     """What decides the weights of one optimizer step.
@@ -36,7 +47,7 @@ class SurgeryRule:
     Attributes:
         method: a name from `method_names()`.
         balance: `none`, `domain` (equal norms over the model) or `module` (equal norms within each module).
-        exclude: kinds whose modules get the plain sum.
+        exclude: kinds whose modules get the plain sum (after balancing).
         top_modules: surgery only on the modules of largest gradient norm: how many (int), or which share (float).
         seed: of the projection order.
         factors: of the domain gradients, before all else; empty for ones.
@@ -53,7 +64,7 @@ class SurgeryRule:
     factors: Sequence[float] = ()
 
     def __post_init__(self) -> None:
-        check_choice("method", self.method, method_names())
+        check_method("method", self.method)
         check_choice("balance", self.balance, BALANCES)
         for kind in self.exclude:
             check_choice("exclude", kind, KINDS)
@@ -120,14 +131,22 @@ def _rescaled(gramian: Tensor, weights: Tensor) -> Tensor:
 
 
 def _torchjd_weights(method: str, gramian: Tensor) -> Tensor:
-    """These rules weigh a mean of gradients (1 / T each where nothing conflicts); ours combine a sum, hence times T."""
-    try:
-        aggregation = importlib.import_module("torchjd.aggregation")
-    except ImportError as error:
-        raise ImportError(f"surgery {method!r} needs torchjd: pip install 'mgs_trl[rules]'.") from error
+    """A rule of torchjd among the domains that have a gradient; the others keep weight one.
+
+    torchjd weighs a mean of gradients (1 / T each where nothing conflicts) and ours is a sum, hence times T. It takes
+    Gramians of small trace for zero, hence a trace of one. A zero gradient among the others would cancel them (mgda,
+    cagrad) or count in T.
+    """
+    aggregation = importlib.import_module("torchjd.aggregation")
     name, arguments = _TORCHJD_RULES[method]
     weighting = getattr(aggregation, name)(**arguments)
-    return torch.stack([weighting(matrix) for matrix in gramian]) * gramian.shape[1]
+    weights = torch.ones(gramian.shape[:2], dtype=gramian.dtype)
+    for matrix, out in zip(gramian, weights, strict=True):
+        present = matrix.diagonal() > 0
+        among = matrix[present][:, present]
+        if len(among) > 1:
+            out[present] = weighting(among / among.trace()) * len(among)
+    return weights
 
 
 def balance_scales(gramian: Tensor, balance: str) -> Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 
 GRANULARITIES = ("global", "layer", "block", "tensor")
 KINDS = ("attention", "mlp", "norm", "embedding", "head", "router", "expert", "other")
+LONE_KINDS = ("embedding", "head")  # never part of a layer
 
 # Wrappers that add a component to parameter names without being part of the model.
 _WRAPPERS = {
@@ -27,13 +28,16 @@ _NAME_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("router", re.compile(r"^(gate|router|shared_expert_gate|wg)$|router")),
     ("expert", re.compile(r"^experts?$|shared_experts?$|^experts_")),
     ("norm", re.compile(r"norm(alization)?\d*$|^ln(_|\d|$)|layer_?norm|^rms")),
-    ("attention", re.compile(r"attn|attention|^(mixer|mamba|ssm)$|^[qkvo]_proj$|^(out|qkv)_proj$|query_key_value")),
+    (
+        "attention",
+        re.compile(r"attn|attention|^(mixer|mamba|ssm|conv)$|^[qkvo]_proj$|^(out|qkv)_proj$|query_key_value"),
+    ),
     (
         "mlp",
         re.compile(r"mlp|ffn|feed_?forward|^fc\d*$|^(gate|up|down|gate_up)_proj$|^dense_(h_to_4h|4h_to_h)$|^w[123]$"),
     ),
     ("embedding", re.compile(r"embed|^w[tp]e$|^tok_")),
-    ("head", re.compile(r"lm_head|^(score|classifier|output|embed_out)$|_head$")),
+    ("head", re.compile(r"lm_head|^(head|score|classifier|output|embed_out)$|_head$")),
 )
 _CLASS_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("router", re.compile(r"Router|Gate$")),
@@ -69,7 +73,7 @@ def _path(name: str) -> list[str]:
         parts = parts[2:]
     for i, part in enumerate(parts):
         if _ADAPTER.search(part):
-            return parts[:i]
+            return parts[: max(i, 1)]
     return parts[:-1] or parts
 
 
@@ -88,7 +92,7 @@ class _Place:
     kind: str
 
 
-def _place(name: str, classes: Mapping[str, str]) -> _Place:
+def _place(name: str, classes: Mapping[str, str], containers: set[str]) -> _Place:
     parts = _path(name)
     end = _layer_end(parts)
     first = end or 0
@@ -106,7 +110,8 @@ def _place(name: str, classes: Mapping[str, str]) -> _Place:
     if block is None or kind is None:
         # Unknown architecture: the module that holds the tensor.
         return _Place(layer or ".".join(parts), ".".join(parts), "other")
-    if end and len(block) == first + 1 == len(parts) and kind in ("attention", "mlp"):
+    alone = end and len(block) == first + 1 == len(parts) and ".".join(block) not in containers
+    if alone and kind in ("attention", "mlp"):
         block = [*parts[:first], kind]  # a projection that sits directly in the layer joins its siblings
     return _Place(layer or ".".join(block), ".".join(block), kind)
 
@@ -149,10 +154,12 @@ def partition(
     if len(set(names)) != len(names):
         repeated = next(name for i, name in enumerate(names) if name in names[:i])
         raise ValueError(f"parameter name {repeated!r} occurs twice, but each parameter needs one name.")
+    paths = {tuple(_path(name)) for name in names}
+    containers = {".".join(path[:end]) for path in paths for end in range(1, len(path))}
     members: dict[str, list[str]] = {}
     kinds: dict[str, set[str]] = {}
     for name in names:
-        place = _place(name, classes or {})
+        place = _place(name, classes or {}, containers)
         key = {"global": "global", "layer": place.layer, "block": place.block, "tensor": name}[granularity]
         members.setdefault(key, []).append(name)
         kinds.setdefault(key, set()).add(place.kind)

@@ -111,6 +111,44 @@ def test_config_fields():
     }  # fmt: skip
 
 
+def test_config_can_be_given_on_a_command_line_and_in_yaml(tmp_path):
+    """As GRPOConfig can, by TRL's parser: mappings are JSON text there."""
+    from trl import TrlParser
+
+    from mgs_trl import MGSConfig
+
+    parser = TrlParser((MGSConfig,))
+    assert "--surgery_top_modules" in parser.format_help()
+    common = ["--output_dir", str(tmp_path), "--bf16", "False", "--use_cpu"]
+    given = ["--mixture", '{"math": 2, "chat": 1}', "--surgery_exclude", "norm", "head", "--gramian_ema", "0.9",
+             "--domain_weights", '{"math": 0.5, "chat": 1}', "--sampling", '{"math": {"temperature": 0.6}}',
+             "--server", '{"urls": ["http://localhost:8000"]}']  # fmt: skip
+    [config] = parser.parse_args_and_config([*common, *given])
+    assert config.mixture == {"math": 2, "chat": 1} and config.domain_weights == {"math": 0.5, "chat": 1}
+    assert config.sampling == {"math": {"temperature": 0.6}} and config.surgery_exclude == ["norm", "head"]
+    assert config.server == {"urls": ["http://localhost:8000"]} and config.use_vllm and config.vllm_mode == "server"
+    for text, value in (("5", 5), ("1", 1), ("1.0", 1.0), ("0.1", 0.1)):
+        [config] = parser.parse_args_and_config([*common, "--surgery_top_modules", text])
+        assert config.surgery_top_modules == value and type(config.surgery_top_modules) is type(value)
+    (tmp_path / "run.yaml").write_text("mixture: {math: 2, chat: 1}\nsurgery_top_modules: 3\nsurgery_exclude: [mlp]\n")
+    [config] = parser.parse_args_and_config([*common, "--config", str(tmp_path / "run.yaml")])
+    assert (config.mixture, config.surgery_top_modules) == ({"math": 2, "chat": 1}, 3)
+    assert config.surgery_exclude == ["mlp"]
+
+
+def test_trainer_takes_what_grpo_trainer_takes_by_position():
+    import inspect
+
+    from trl import GRPOTrainer
+
+    from mgs_trl import MGSTrainer
+
+    theirs = list(inspect.signature(GRPOTrainer.__init__).parameters)
+    ours = list(inspect.signature(MGSTrainer.__init__).parameters)
+    assert ours[:6] == theirs[:6] == ["self", "model", "reward_funcs", "args", "train_dataset", "eval_dataset"]
+    assert ours[6:] == ["rest", "kwargs"]  # the rest goes to GRPOTrainer as it was given
+
+
 @pytest.mark.parametrize("module", ["mgs_trl.surgery", "mgs_trl.verifiers", "mgs_trl.domains.schedule"])
 def test_light_imports_stay_light(module):
     code = f"import {module}, sys; print('trl' in sys.modules or 'transformers' in sys.modules)"

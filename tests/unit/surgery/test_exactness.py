@@ -216,6 +216,8 @@ def test_a_non_finite_domain_is_left_out_everywhere_and_named():
     [
         ({"gradients": {}}, "at least one domain"),
         ({"gradients": {"a": {"w": torch.zeros(2)}, "b": {"w": torch.zeros(3)}}}, "shape"),
+        ({"gradients": {"a": {}, "b": {"w": None}}}, "no gradient of any parameter"),
+        ({"gradients": {"a": {}}, "method": "upgrad"}, "no gradient of any parameter"),
         ({"gradients": {"a": {"w": torch.zeros(2)}}, "method": "pcgard"}, "pcgard"),
         ({"gradients": {"a": {"w": torch.zeros(2)}}, "granularity": "head"}, "granularity"),
         ({"gradients": {"a": {"w": torch.zeros(2)}}, "balance": "all"}, "balance"),

@@ -115,6 +115,35 @@ def test_experts_and_routers_are_modules_of_their_own():
     assert modules["model.layers.0.mlp.shared_expert"].kind == "expert"
 
 
+@pytest.mark.parametrize(
+    "block, tensors",
+    [
+        ("self_attn", ["sinks", "q_proj.weight", "o_proj.bias"]),  # GPT-OSS
+        ("linear_attn", ["dt_bias", "A_log", "in_proj_qkvz.weight", "out_proj.weight"]),  # Qwen3-Next
+        ("mamba", ["A_log", "D", "dt_bias", "in_proj.weight", "conv1d.weight"]),  # Granite 4
+        ("conv", ["in_proj.weight", "conv.weight", "out_proj.weight"]),  # LFM2
+    ],
+)
+def test_tensors_that_a_block_holds_itself_are_of_the_block(block, tensors):
+    [module] = partition([f"model.layers.0.{block}.{tensor}" for tensor in tensors], "block")
+    assert (module.name, module.kind) == (f"model.layers.0.{block}", "attention")
+
+
+def test_projections_directly_in_a_layer_are_one_block():
+    names = [f"model.layers.0.{name}.weight" for name in ("q_proj", "k_proj", "out_proj", "fc1", "fc2")]
+    assert {m.name: len(m.parameters) for m in partition(names, "block")} == {
+        "model.layers.0.attention": 3,
+        "model.layers.0.mlp": 2,
+    }
+
+
+def test_every_module_has_a_name():
+    names = ["prompt_encoder.default.embedding.weight", "base_model.model.lora_A.default.weight", "head.weight"]
+    modules = partition(names, "block")
+    assert [m.name for m in modules] == ["prompt_encoder", "lora_A", "head"]
+    assert modules[2].kind == "head"
+
+
 def test_adapters_follow_the_module_they_adapt():
     model = get_peft_model(
         model_of("Qwen2", tie_word_embeddings=False),

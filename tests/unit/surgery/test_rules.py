@@ -1,12 +1,16 @@
 """Balance, exclusion, top modules, other rules, smoothing, order and report, each against its definition."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
 
+from mgs_trl import MGSConfig
 from mgs_trl.surgery import (
     Surgeon,
     SurgeryRule,
+    method_names,
     partition,
     projection_order,
     resolve_conflicts,
@@ -120,6 +124,71 @@ def test_torchjd_rules_are_torchjds_times_the_number_of_domains(method):
     combined, _ = resolve_conflicts(gradients, "global", method=method)
     rows = torch.stack([torch.from_numpy(flat(gradients[d])) for d in "abc"])
     assert relative_error(flat(combined), 3 * aggregators[method](rows)) < 1e-5
+
+
+RULES = [name for name in method_names() if name not in ("none", "observe")]
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1e3])
+@pytest.mark.parametrize("method", RULES)
+def test_weights_do_not_depend_on_the_size_of_the_gradients(method, scale):
+    """A small module, or small gradients, conflict as large ones do. torchjd's own threshold is 0.01."""
+    gradients = draw(torch.Generator().manual_seed(6), 3, "random")
+    gradients = {d: {n: g.double() for n, g in own.items()} for d, own in gradients.items()}
+    gradients["b"] = {n: g - 3 * gradients["a"][n] for n, g in gradients["b"].items()}  # all rules see a conflict
+    small = {d: {n: g * scale for n, g in own.items()} for d, own in gradients.items()}
+    _, report = resolve_conflicts(gradients, "block", method=method)
+    _, scaled = resolve_conflicts(small, "block", method=method)
+    assert not torch.allclose(report.weights, torch.ones_like(report.weights))
+    assert torch.allclose(report.weights, scaled.weights, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize("lost", [0.0, torch.nan])
+def test_a_domain_without_a_gradient_takes_no_part(method, lost):
+    """All its groups may have equal rewards, or its gradient may not be finite: the others go on without it."""
+    gradients = draw(torch.Generator().manual_seed(7), 3, "random")
+    gradients["b"] = {n: torch.full_like(g, lost) for n, g in gradients["b"].items()}
+    combined, _ = resolve_conflicts(gradients, "global", method=method, seed=2)
+    others, _ = resolve_conflicts({d: gradients[d] for d in "ac"}, "global", method=method, seed=2)
+    for name, value in others.items():
+        assert relative_error(combined[name], value) <= 1e-5
+    gradients["c"] = gradients["b"]
+    combined, _ = resolve_conflicts(gradients, "global", method=method)
+    for name, value in combined.items():
+        assert relative_error(value, gradients["a"][name]) <= 1e-6
+
+
+def test_a_rule_that_is_not_installed_is_refused_before_training(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torchjd" else find(name))
+    for start in (lambda: SurgeryRule("upgrad"), lambda: MGSConfig(output_dir="unused", surgery="upgrad")):
+        with pytest.raises(ValueError, match=r"is 'upgrad', which needs torchjd, .* pip install 'mgs_trl\[rules\]'"):
+            start()
+
+
+@pytest.mark.parametrize(
+    "granularity, exclude, allowed",
+    [
+        ("global", ["other"], "no kinds to exclude"),
+        ("layer", ["mlp"], r"'mlp', but it must be one of \['embedding', 'head'\]"),
+        ("layer", ["head", "norm"], r"'norm', but it must be one of \['embedding', 'head'\]"),
+    ],
+)
+def test_kinds_that_are_no_modules_cannot_be_excluded(granularity, exclude, allowed):
+    """A layer and the whole model hold several kinds: leaving one out there would do nothing, without a word."""
+    gradients = draw(torch.Generator().manual_seed(4), 2, "random")
+    with pytest.raises(ValueError, match=f"^exclude .*{allowed}"):
+        resolve_conflicts(gradients, granularity, exclude=exclude)
+    with pytest.raises(ValueError, match=f"^surgery_exclude .*{allowed}"):
+        MGSConfig(output_dir="unused", granularity=granularity, surgery_exclude=exclude)
+
+
+def test_embedding_and_head_can_be_excluded_at_layer():
+    gradients = draw(torch.Generator().manual_seed(4), 2, "opposite")
+    _, report = resolve_conflicts(gradients, "layer", exclude=["embedding", "head"])
+    plain = {m for m, w in zip(report.modules, report.weights, strict=True) if (w == 1).all()}
+    assert plain == {"model.embed_tokens", "lm_head"}
 
 
 def test_order_is_fixed_by_seed_and_step_and_differs_between_them():

@@ -30,6 +30,11 @@ def start(dataset=None, **settings):
         ({"surgery": "pcgard"}, ["surgery", "'pcgard'", "Did you mean 'pcgrad'"]),
         ({"surgery_exclude": ["norms"]}, ["surgery_exclude", "'norms'", "Did you mean 'norm'"]),
         ({"balance": "both"}, ["balance", "'both'", "domain"]),
+        ({"surgery_exclude": "mlp"}, ["surgery_exclude", "'mlp'", "list"]),
+        ({"mixture": [1, 2]}, ["mixture", "[1, 2]", "mapping"]),
+        ({"sampling": "warm"}, ["sampling", "'warm'", "mapping", "JSON"]),
+        ({"surgery_top_modules": "many"}, ["surgery_top_modules", "'many'", "share"]),
+        ({"domain_column": "task", "domain_weights": {"math": 3.0}}, ["domain_weights", "'task'"]),
         ({"gramian_ema": 1.0}, ["gramian_ema", "1.0", "below 1"]),
         ({"surgery_top_modules": 1.5}, ["surgery_top_modules", "1.5"]),
         ({"surgery_top_modules": 0}, ["surgery_top_modules", "0"]),
@@ -61,6 +66,17 @@ def test_smallest_batch_that_serves_every_domain_is_right():
     assert min(quotas(mixture, size).values()) == 1
     with pytest.raises(ValueError):
         quotas(mixture, size - 1)
+
+
+@pytest.mark.parametrize(
+    "weights, words",
+    [({"math": 2.0}, "domain_weights is {'math': 2.0}, but one domain"), ({"chat": 1.0}, r"the domains \['chat'\]")],
+)
+def test_one_domain_has_no_weight(weights, words):
+    with pytest.raises(ValueError, match=words):
+        start(prompts(10, domains=("math",)), domain_weights=weights)
+    with pytest.raises(OSError):  # as far as the model that does not exist
+        start(prompts(10, domains=("math",)), domain_weights={"math": 1.0})
 
 
 def test_row_without_domain_is_named():

@@ -108,3 +108,13 @@ def test_rows_that_fill_up_the_last_round_are_the_last(prompts_held_out, ranks):
     if ranks > 1:  # one process has nothing to fill up, and no shards
         rounds[-1] = rounds[-1][: rows_met_first(len(whole), len(rounds[-1]))]
         assert [*chain(*rounds)] == whole
+
+
+def test_streamed_rows_are_counted_by_the_domains_that_are_trained(tiny_policy, tmp_path):
+    """As GRPOTrainer, ours evaluates a stream; its domains are not known before it is read."""
+    args = MGSConfig(output_dir=str(tmp_path), **{**SETTINGS, "per_device_eval_batch_size": 8})
+    stream = prompts(10).select([0, 1, 20, 22]).to_iterable_dataset()
+    trainer = MGSTrainer(tiny_policy, number, args, prompts(10), stream, rollout_func=ScriptedRollouts())
+    logs = trainer.evaluate()
+    assert logs["eval_domain/chat/reward"] == (0 + 1) / 2
+    assert logs["eval_domain/math/reward"] == (2000 + 2002) / 2

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from accelerate.utils import is_compiled_module
+from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from mgs_trl import MGSTrainer
 from tests.support.reference import relative_error
@@ -134,3 +135,32 @@ def _as_trl(trainer_class):
             raise AssertionError("plain GRPO has no surgery")
 
     return Plain
+
+
+@pytest.fixture(scope="module")
+def routed_policy(tiny_policy, tmp_path_factory) -> str:
+    """Two layers of four experts, whose router has an auxiliary loss large enough to matter."""
+    path = str(tmp_path_factory.mktemp("routed"))
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(
+        vocab_size=161, hidden_size=32, intermediate_size=44, moe_intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_experts=4, num_experts_per_tok=2,
+        max_position_embeddings=128, pad_token_id=0, eos_token_id=1, output_router_logits=True,
+        router_aux_loss_coef=0.5,
+    )  # fmt: skip
+    Qwen3MoeForCausalLM(config).to(torch.float32).save_pretrained(path)
+    AutoTokenizer.from_pretrained(tiny_policy).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "bnpo"])
+def test_routers_auxiliary_loss_is_grpos(ours, reference, routed_policy, loss_type):
+    """A mean over a micro-batch's tokens, so it is the same where no micro-batch holds two domains."""
+    settings = {"loss_type": loss_type, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 3}
+    theirs = reference(policy=routed_policy, **settings)
+    measured = ours(policy=routed_policy, surgery="observe", **settings)
+    assert any("gate" in name for name in theirs.gradients[0])
+    assert_same(measured.gradients[0], theirs.gradients[0])
+    without = ours(policy=routed_policy, surgery="observe", **settings, router_aux_loss_coef=0.0)
+    gate = next(name for name in theirs.gradients[0] if "gate" in name)
+    assert relative_error(without.gradients[0][gate], theirs.gradients[0][gate]) > 0.1

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import (
+    AutoModelForCausalLM,
     AutoTokenizer,
     DeepseekV3Config,
     FalconH1Config,
@@ -20,7 +22,7 @@ from transformers import (
 )
 
 from mgs_trl import MGSTrainer
-from mgs_trl.padding import positions_are_relative, trim
+from mgs_trl.padding import can_do_without_padding, positions_are_relative, trim
 from tests.support.reference import relative_error
 
 WORDS = {"chat": 40, "instruction_following": 9, "math": 3}
@@ -66,6 +68,26 @@ def test_short_domains_leave_the_padding_of_long_ones_and_learn_the_same(seen, r
     assert all(width == longest for width, longest in widths)
     for name, value in theirs.parameters().items():
         assert relative_error(run.parameters()[name], value) <= 1e-5, name
+
+
+def test_learned_prompts_keep_the_padding_behind_them(tiny_policy):
+    """Their tokens stand before it: without it they would be nearer, hence attended to otherwise."""
+    for adapter, may in (
+        (LoraConfig(target_modules=["q_proj"]), True),
+        (PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"), False),
+        (PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"), False),
+    ):
+        policy = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_policy), adapter).eval()
+        assert can_do_without_padding(policy) is may
+        ids, mask = torch.arange(3, 9)[None], torch.ones(1, 6, dtype=torch.long)
+        padded, there = torch.cat([torch.zeros_like(ids), ids], 1), torch.cat([torch.zeros_like(mask), mask], 1)
+        with torch.no_grad():
+            short, long = (
+                policy(input_ids=i, attention_mask=m, position_ids=torch.arange(i.size(1))[None]).logits[:, -6:]
+                for i, m in ((ids, mask), (padded, there))
+            )
+        same = torch.allclose(short, long, atol=1e-5)
+        assert same or not may
 
 
 def test_absolute_positions_are_left_as_trl_has_them(seen, reference, tiny_policy, tmp_path):

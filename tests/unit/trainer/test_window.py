@@ -7,7 +7,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from mgs_trl.window import gather_rows
+from mgs_trl.window import WindowShape, cut_windows, gather_rows
 
 WIDEST = 7  # of another rank's completions
 
@@ -37,3 +37,29 @@ def test_padding_of_another_ranks_width_keeps_the_weights_of_vespo():
     # By the paper's formula: exp(lambda) w^k exp(-lambda w) of the sequence's ratio.
     w = ratio[0].double().prod().item()
     assert got[0].item() == pytest.approx(math.exp(3) * w**2 * math.exp(-3 * w), rel=1e-5)
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (4, 8), (1, 11), (5, 3, 4), (1, 1, 10)])
+@pytest.mark.parametrize("ranks, micro_batch, steps", [(1, 4, 3), (2, 3, 2), (3, 2, 2), (4, 3, 1), (4, 1, 3)])
+def test_every_row_counts_once_in_a_mean_over_rows(counts, ranks, micro_batch, steps):
+    """The router's auxiliary loss: copies that fill up a rank's count weigh nothing, on any number of ranks."""
+    size = ranks * micro_batch * steps
+    domains = [d for d, count in enumerate(counts) for _ in range(count)]
+    domains = (domains * size)[:size]
+    ids = torch.arange(size)[:, None]
+    rows = {
+        "prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": ids,
+        "completion_mask": torch.ones_like(ids), "advantages": torch.ones(size),
+    }  # fmt: skip
+    shape = WindowShape(micro_batch, steps, "grpo")
+    total, alone = 0.0, 0
+    for rank in range(ranks):
+        blocks, _ = cut_windows(rows, domains, 1, shape, rank, ranks)
+        for block in (block for step in blocks for block in step):
+            real = block["completion_mask"] * block.get("tool_mask", 1)
+            assert block.row_scale == int(real.sum()) / micro_batch
+            alone += int(real.sum() == 0)
+            total += block.row_scale
+    assert total == pytest.approx(ranks * steps)  # TRL divides by both
+    if (counts, ranks, micro_batch) == ((1, 11), 4, 3):
+        assert alone > 0  # a block of nothing but copies
