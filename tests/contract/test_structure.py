@@ -101,6 +101,7 @@ def test_config_fields():
     from trl import GRPOConfig
 
     from mgs_trl import MGSConfig
+    from mgs_trl.surgery import GRANULARITIES, KINDS, method_names
 
     added = {f.name for f in fields(MGSConfig)} - {f.name for f in fields(GRPOConfig)}
     assert added == {
@@ -109,6 +110,8 @@ def test_config_fields():
         "surgery_top_modules", "surgery_seed", "surgery_dtype", "surgery_offload", "conflict_log_steps",
             "server", "weight_check_syncs",
     }  # fmt: skip
+    text = (PACKAGE.parent / "docs" / "config.md").read_text()
+    assert not [name for name in (*sorted(added), *method_names(), *GRANULARITIES, *KINDS) if f"`{name}`" not in text]
 
 
 def test_config_can_be_given_on_a_command_line_and_in_yaml(tmp_path):
