@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mgs_trl.surgery.choices import check_exclude
-from mgs_trl.surgery.gramian import add_gramian, combine
+from mgs_trl.surgery.gramian import add_gramian, add_gramians, combine, combine_all
 from mgs_trl.surgery.methods import SurgeryRule, method_names
 from mgs_trl.surgery.modules import GRANULARITIES, KINDS, Module, partition, partition_model
 from mgs_trl.surgery.operation import Surgeon
@@ -81,19 +81,18 @@ def resolve_conflicts(
         raise ValueError("gradients has no gradient of any parameter: all domains are empty or None.")
     modules = partition(names, granularity)
     rows = {name: [_flat(gradients[d].get(name), present[name], d, name) for d in domains] for name in names}
+    module_of = {name: m for m, module in enumerate(modules) for name in module.parameters}
     gramian = torch.zeros(len(modules), len(domains), len(domains), dtype=torch.float64)
-    for out, module in zip(gramian, modules, strict=True):
-        for name in module.parameters:
-            part = torch.zeros(len(domains), len(domains), dtype=torch.float64, device=present[name].device)
-            add_gramian(part, rows[name])
-            out += part.cpu()
+    for device in dict.fromkeys(gradient.device for gradient in present.values()):
+        here = [name for name in names if present[name].device == device]
+        part = torch.zeros_like(gramian, device=device)
+        add_gramians(part, [rows[name] for name in here], [module_of[name] for name in here])
+        gramian += part.cpu()
     report = Surgeon(domains, modules, rule).decide(gramian, step)
-    combined = {}
-    for weights, module in zip(report.weights.tolist(), modules, strict=True):
-        for name in module.parameters:
-            out = torch.empty_like(present[name], memory_format=torch.contiguous_format)
-            combine(out.view(-1), rows[name], weights)
-            combined[name] = out
+    weights = report.weights.tolist()
+    combined = {name: torch.empty_like(present[name], memory_format=torch.contiguous_format) for name in names}
+    flat = [out.view(-1) for out in combined.values()]
+    combine_all(flat, [rows[name] for name in names], [weights[module_of[name]] for name in names])
     return combined, report
 
 

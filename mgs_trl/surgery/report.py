@@ -93,10 +93,11 @@ class ConflictReport:
         """Scalars for a tracker, named as docs/metrics.md says."""
         overall = cosines(self.total)
         conflicts = self.conflicts()
+        weights = self.mean_weights().tolist()
         result = {}
         for i, a in enumerate(self.domains):
             result[f"domain/{a}/grad_norm"] = float(self.total[i, i].clamp(min=0).sqrt())
-            result[f"surgery/weight/{a}"] = float(self.mean_weights()[i])
+            result[f"surgery/weight/{a}"] = weights[i]
             for j in range(i + 1, len(self.domains)):
                 pair = f"conflict/{a}~{self.domains[j]}"
                 result[f"{pair}/cosine"] = float(overall[i, j])
