@@ -10,6 +10,7 @@ import re
 BOXES = ("\\boxed", "\\fbox")
 LONGEST_ANSWER = 2000  # characters; a longer box holds no answer but an essay
 MOST_BOXES = 64
+MOST_SPACE = 16  # characters between a box and its brace
 
 _BARE = re.compile(r"(?:[^\s${}\\.,;]|(?<=\d)[.,](?=\d)){1,100}")
 
@@ -36,8 +37,8 @@ def last_boxed(text: str) -> str | None:
 
 def _box_content(text: str, start: int) -> str | None:
     position = start + next(len(box) for box in BOXES if text.startswith(box, start))
-    while text.startswith(" ", position):
-        position += 1
+    gap = text[position : position + MOST_SPACE]
+    position += len(gap) - len(gap.lstrip())
     if not text.startswith("{", position):
         bare = _BARE.match(text, position)
         return bare.group() if bare else None

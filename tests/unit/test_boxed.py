@@ -24,6 +24,7 @@ def test_braces_are_matched_and_escaped_ones_are_none(parts):
     [
         (r"\boxed 6", "6"),
         (r"\boxed6", "6"),
+        ("\\boxed\n  {6}", "6"),
         (r"\fbox{6}", "6"),
         (r"\boxed{5}, or \fbox{6}", "6"),
         (r"\boxed{\{1,2} y}", r"\{1,2"),
