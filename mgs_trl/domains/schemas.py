@@ -12,6 +12,8 @@ from decimal import Decimal
 from math import isfinite
 from typing import Any
 
+from mgs_trl.boxed import last_boxed
+
 Row = dict[str, Any]
 
 
@@ -43,7 +45,9 @@ def _simplerl(row: Mapping[str, Any]) -> Row:
 
 def _math(row: Mapping[str, Any]) -> Row:
     """Hendrycks MATH: `problem`, and the gold answer in the last box of `solution` (or in `answer`, as in MATH-500)."""
-    answer = row.get("answer") or last_boxed(str(row.get("solution") or ""))
+    answer = row.get("answer")
+    if answer in (None, ""):  # a gold answer may be the number 0
+        answer = last_boxed(str(row.get("solution") or ""))
     return {"prompt": _user(row.get("problem")), "answer": _text("answer", answer)}
 
 
@@ -60,7 +64,7 @@ def _rlvr_ifeval(row: Mapping[str, Any]) -> Row:
 
 def _nemotron_if(row: Mapping[str, Any]) -> Row:
     """nvidia/Llama-Nemotron-Post-Training-Dataset, RL/instruction_following: `input`, the instructions in `args`."""
-    args = _mapping(row.get("args"))
+    args = _mapping(_decoded("args", row.get("args")))
     names = args.get("instruction_id_list")
     return {"prompt": _user(row.get("input")), **_instructions(names, args.get("instruction_kwargs"))}
 
@@ -88,7 +92,7 @@ def _plain(row: Mapping[str, Any]) -> Row:
     result = {name: value for name, value in row.items() if name != "domain"}
     result["prompt"] = _user(row.get("prompt"))
     if isinstance(result.get("answer"), (int, float)) and not isinstance(result["answer"], bool):
-        result["answer"] = _written(result["answer"])
+        result["answer"] = _text("answer", result["answer"])
     if isinstance(result.get("ground_truth"), Mapping):
         result["ground_truth"] = json.dumps(result["ground_truth"])
     return result
@@ -136,17 +140,14 @@ def find_schema(name: str | None, columns: Iterable[str]) -> Schema:
     )
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` in `text`, braces matched; None without one."""
-    start = text.rfind(r"\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    for end in range(start + len(r"\boxed"), len(text)):
-        depth += (text[end] == "{") - (text[end] == "}")
-        if depth == 0:
-            return text[start + len(r"\boxed{") : end].strip()
-    return None
+def _decoded(name: str, value: Any) -> Any:
+    """A list or mapping that may be written as JSON text, the only way in CSV."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError(f"{name} is {value[:80]!r}, but a text there must be JSON") from None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -154,14 +155,14 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _text(name: str, value: Any) -> str:
+    """A gold answer as text, a number as a person writes it: 0.00001 and not 1e-05."""
     if value is None or isinstance(value, (bool, list, dict)) or not str(value).strip():
         raise ValueError(f"{name} is {value!r}, but it must be a non-empty text or a number")
-    return _written(value)
-
-
-def _written(value: Any) -> str:
-    """A number as a person writes it, 0.00001 and not 1e-05; anything else as text."""
-    return format(Decimal(repr(value)), "f") if isinstance(value, float) and isfinite(value) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    if not isfinite(value):
+        raise ValueError(f"{name} is {value!r}, but a number must be finite")
+    return format(Decimal(repr(value)), "f")
 
 
 def _before_answer(messages: Any) -> Any:
@@ -188,8 +189,7 @@ def _user(prompt: Any) -> str | list[dict[str, str]]:
 
 def _instructions(names: Any, arguments: Any) -> Row:
     """Instruction ids and their arguments, None-filled keys left out, as JSON so that all rows share a type."""
-    if isinstance(arguments, str):
-        arguments = json.loads(arguments)
+    names, arguments = _decoded("instruction_id_list", names), _decoded("the arguments", arguments)
     if not isinstance(names, list) or not names or not isinstance(arguments, list) or len(names) != len(arguments):
         raise ValueError("instruction_id_list and its arguments must be two lists of the same length, at least 1")
     given = [{k: v for k, v in _mapping(argument).items() if v is not None} for argument in arguments]

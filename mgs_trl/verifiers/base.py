@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from mgs_trl.verifiers.completions import completion_text
 from mgs_trl.verifiers.errors import sample_error
+from mgs_trl.verifiers.guard import is_finite
 from mgs_trl.verifiers.pool import Arguments, Outcome, shared_pool
 from mgs_trl.verifiers.thinking import STRIP_MODES, Strip, strip_thinking
 
@@ -123,7 +124,7 @@ class Verifier:
     def _checked(self, batch: Batch, index: int, score: Score) -> Score:
         if score is None:
             return None
-        if not isinstance(score, (int, float)) or not math.isfinite(score):
+        if not is_finite(score):
             return batch.error(index, f"returned {score!r}, which is no finite number", "non_finite")
         return float(score) if self.clip is None else min(max(float(score), self.clip[0]), self.clip[1])
 

@@ -15,6 +15,7 @@ from mgs_trl.verifiers.guard import (
     is_async,
     load_function,
     parameters_of,
+    plain_number,
 )
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class IsolatedFunction(IsolatedVerifier):
         for index, value in values.items():
             value = value.tolist() if hasattr(value, "tolist") else value
             if isinstance(value, (list, tuple)) and len(value) == 1:
-                scores[index] = value[0].item() if hasattr(value[0], "item") else value[0]  # numpy's numbers
+                scores[index] = plain_number(value[0])
             else:
                 scores[index] = batch.error(index, f"returned {value!r} for one row, expected a list of one score")
         return scores
@@ -61,7 +62,8 @@ class IsolatedFunction(IsolatedVerifier):
 class FunctionVerifier(Verifier):
     """A function (or its "package.module:function") called in this process with the rows of its own domain.
 
-    The result is checked (guard.py). There is no time limit: what hangs in this process cannot be killed.
+    The type and length of its result are checked for all rows (guard.py), each score as every verifier's. There
+    is no time limit: what hangs in this process cannot be killed.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class FunctionVerifier(Verifier):
         loaded = load_function(function) if isinstance(function, str) else function
         self.label = getattr(loaded, "__name__", type(loaded).__name__)
         super().__init__(domain, **options)
-        self.function = guard_reward(loaded, self.__name__, self.domain_column)
+        self.function = guard_reward(loaded, self.__name__, self.domain_column, finite=False)
         self.column_choices = columns_of(loaded)
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Score]:

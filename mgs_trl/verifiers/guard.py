@@ -7,7 +7,7 @@ import functools
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from mgs_trl.verifiers.errors import VerifierError, sample_error
@@ -56,32 +56,60 @@ def columns_of(function: Callable[..., Any]) -> tuple[tuple[str, ...], ...]:
     return (*choices, tuple(needed + optional)) if optional else tuple(choices)
 
 
+def is_finite(score: Any) -> bool:
+    """Whether `score` is a number that a float can hold."""
+    try:
+        return isinstance(score, (int, float)) and math.isfinite(score)
+    except OverflowError:
+        return False
+
+
+def as_list(scores: Any, name: str, count: int) -> list[Any]:
+    """`scores`, a list or an array, as a list of Python's own numbers, whatever their values; raises VerifierError
+    when it is neither or does not hold `count` of them."""
+    values = scores.tolist() if hasattr(scores, "tolist") else scores
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
+        raise VerifierError(f"verifier {name!r} returned {type(scores).__name__}, expected a list of scores")
+    values = [plain_number(value) for value in values]
+    if len(values) != count:
+        raise VerifierError(f"verifier {name!r} returned {len(values)} scores for {count} completions")
+    return values
+
+
+def evaluated(scores: Any) -> Any:
+    """`scores`, of which a generator is run to its end: it may raise."""
+    return list(scores) if isinstance(scores, Iterator) else scores
+
+
+def plain_number(value: Any) -> Any:
+    """The number in a scalar of numpy or torch; anything else as it is."""
+    try:
+        return value.item() if hasattr(value, "item") else value
+    except (TypeError, ValueError, RuntimeError):  # an array of several
+        return value
+
+
 def check_scores(
     scores: Any, name: str, prompts: Sequence, completions: Sequence, domains: Sequence | None
 ) -> list[float | None]:
     """`scores` as a list of finite floats or None, one per completion; raises VerifierError naming the bad
     sample."""
-    try:
-        values = scores.tolist() if hasattr(scores, "tolist") else list(scores)
-    except TypeError:
-        raise VerifierError(f"verifier {name!r} returned {type(scores).__name__}, expected a list of scores") from None
-    if len(values) != len(completions):
-        raise VerifierError(f"verifier {name!r} returned {len(values)} scores for {len(completions)} completions")
     checked: list[float | None] = []
-    for index, value in enumerate(values):
-        if value is not None:
-            value = value.item() if hasattr(value, "item") else value
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                domain = domains[index] if domains is not None else None
-                problem = f"returned {value!r}, which is no finite number or None"
-                raise sample_error(name, domain, index, problem, prompts[index], completions[index])
+    for index, value in enumerate(as_list(scores, name, len(completions))):
+        if value is not None and not is_finite(value):
+            domain = domains[index] if domains is not None else None
+            problem = f"returned {value!r}, which is no finite number or None"
+            raise sample_error(name, domain, index, problem, prompts[index], completions[index])
         checked.append(None if value is None else float(value))
     return checked
 
 
-def guard_reward(function: Callable[..., Any], name: str, domain_column: str = "domain") -> Callable[..., Any]:
+def guard_reward(
+    function: Callable[..., Any], name: str, domain_column: str = "domain", *, finite: bool = True
+) -> Callable[..., Any]:
     """`function` with its result checked and its exceptions wrapped in a VerifierError that names it.
 
+    `finite`: whether a score that is no finite number raises; without, only a wrong type or length does.
     An async function stays async. A function that raises on a batch is named with the batch's first sample;
     which sample it was, only the function knows (isolated functions are called row by row and name the
     row).
@@ -94,24 +122,29 @@ def guard_reward(function: Callable[..., Any], name: str, domain_column: str = "
             return VerifierError(f"verifier {name!r} raised {type(error).__name__}: {error} on an empty batch")
         return sample_error(name, domains[0] if domains else None, 0, problem, prompts[0], completions[0])
 
+    def checked(scores: Any, prompts: Sequence, completions: Sequence, columns: dict[str, Any]) -> list[Any]:
+        if not finite:
+            return as_list(scores, name, len(completions))
+        return check_scores(scores, name, prompts, completions, columns.get(domain_column))
+
     if is_async(function):
 
-        async def guarded_async(prompts: Sequence, completions: Sequence, **columns: Any) -> list[float | None]:
+        async def guarded_async(prompts: Sequence, completions: Sequence, **columns: Any) -> list[Any]:
             try:
-                scores = await function(prompts=prompts, completions=completions, **columns)
+                scores = evaluated(await function(prompts=prompts, completions=completions, **columns))
             except Exception as error:
                 raise failure(error, prompts, completions, columns) from error
-            return check_scores(scores, name, prompts, completions, columns.get(domain_column))
+            return checked(scores, prompts, completions, columns)
 
         guarded: Callable[..., Any] = guarded_async
     else:
 
-        def guarded_sync(prompts: Sequence, completions: Sequence, **columns: Any) -> list[float | None]:
+        def guarded_sync(prompts: Sequence, completions: Sequence, **columns: Any) -> list[Any]:
             try:
-                scores = function(prompts=prompts, completions=completions, **columns)
+                scores = evaluated(function(prompts=prompts, completions=completions, **columns))
             except Exception as error:
                 raise failure(error, prompts, completions, columns) from error
-            return check_scores(scores, name, prompts, completions, columns.get(domain_column))
+            return checked(scores, prompts, completions, columns)
 
         guarded = guarded_sync
     functools.update_wrapper(guarded, function, updated=())

@@ -47,6 +47,8 @@ class MathVerifier(IsolatedVerifier):
         gold = row[self.column]
         if isinstance(gold, bool) or not isinstance(gold, (str, int, float)) or not str(gold).strip():
             raise ValueError(f"{self.column} must be a non-empty text or a number, got {gold!r}")
+        if isinstance(gold, float) and not math.isfinite(gold):
+            raise ValueError(f"{self.column} must be a finite number, got {gold!r}")
 
     def _arguments(self, batch: Batch, index: int) -> tuple:
         return (batch.text(index), number_text(batch.row(index)[self.column]), self.fallback)

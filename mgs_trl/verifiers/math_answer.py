@@ -11,6 +11,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
+from mgs_trl.boxed import last_boxed
 from mgs_trl.verifiers.math_choice import boxed_choice, is_choice, said_choice, same_choice
 from mgs_trl.verifiers.math_equal import equal, warm_up
 from mgs_trl.verifiers.math_intervals import as_interval
@@ -18,16 +19,12 @@ from mgs_trl.verifiers.math_reading import imaginary_readings, readable, without
 from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, same_in_base, same_words
 from mgs_trl.verifiers.math_units import keep_variables, same_unit, split_unit
 
-__all__ = ["BOXES", "Fallback", "judge", "last_boxed", "normalise", "warm_up"]  # a worker calls warm_up
+__all__ = ["Fallback", "judge", "normalise", "warm_up"]  # a worker calls warm_up
 
 Fallback = Literal["none", "text", "last_line"]
 
-BOXES = ("\\boxed", "\\fbox")
 TAIL = 4096  # characters at the end of a completion in which an unboxed answer is looked for
-LONGEST_ANSWER = 2000  # characters; a longer box holds no answer but an essay
-MOST_BOXES = 64
 
-_BARE = re.compile(r"(?:[^\s${}\\.,;]|(?<=\d)[.,](?=\d)){1,100}")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|%|\\%)\s*\}|percent)\s*$")
 _MIXED = re.compile(r"(?<![\d.,/]) *(\d+) (\d+) ?/ ?(\d+)(?![\d.])")
 _ANSWER = re.compile(r"(?i:answer)(?:[ *_]*(?i:is\b)[ *_]*:?|[ *_]*[:=])((?:(?!\.\s|\.$)[^\n]){1,200})")
@@ -38,48 +35,6 @@ _ASSIGNED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*")
 _MATHEMATICS = re.compile(r"[\d\\$]")
 _REASON = re.compile(r"[\s,;*_]+(?:because|since|as|for)\b")
 _CLOSE = Fraction(1, 10**6)  # relative; math-verify rounds to six decimals, for which 0.00001 is 0.00002
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last complete `\boxed{...}` (or `\fbox`, or `\boxed 5`) that is not empty, braces
-    matched; "" if all are empty, None without one.
-
-    Only the last `MOST_BOXES` openings are tried, each over `LONGEST_ANSWER` characters: linear, whatever
-    the text.
-    """
-    end, found = len(text), None
-    for _ in range(MOST_BOXES):
-        start = max(text.rfind(box, 0, end) for box in BOXES)
-        if start < 0:
-            break
-        content = _box_content(text, start)
-        if content:
-            return content
-        found = found if content is None else content
-        end = start
-    return found
-
-
-def _box_content(text: str, start: int) -> str | None:
-    position = start + next(len(box) for box in BOXES if text.startswith(box, start))
-    while text.startswith(" ", position):
-        position += 1
-    if not text.startswith("{", position):
-        bare = _BARE.match(text, position)
-        return bare.group() if bare else None
-    depth, index, end = 0, position, min(len(text), position + LONGEST_ANSWER)
-    while index < end:
-        character = text[index]
-        if character == "\\":
-            index += 1  # an escaped brace is no brace
-        elif character == "{":
-            depth += 1
-        elif character == "}":
-            depth -= 1
-            if depth == 0:
-                return text[position + 1 : index].strip()
-        index += 1
-    return None
 
 
 def judge(text: str, gold: str, fallback: Fallback = "text") -> float:

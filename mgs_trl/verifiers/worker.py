@@ -1,11 +1,12 @@
 """A worker process of the verifier pool: `python -m mgs_trl.verifiers.worker`, started by pool.py, never by
 hand.
 
-It reads frames from stdin and answers on a private copy of stdout. A frame is `(target, time_limit,
-memory_mb, tasks)`: `target` is "package.module:function" and each task `(ticket, pickled arguments)` calls
-`function(*arguments)`, or `function(**arguments)` if they are a dict. Answers are `("ready",)` at the
-start, `("loaded", None | error)` when a target was imported, then for each task `("done", ticket, value)`
-or `("failed", ticket, exception type, message, traceback)`.
+It reads frames from a private copy of stdin and answers on one of stdout; a verifier, and what it starts,
+finds stdin empty and writes to stderr. A frame is `(target, time_limit, memory_mb, tasks)`: `target` is
+"package.module:function" and each task `(ticket, pickled arguments)` calls `function(*arguments)`, or
+`function(**arguments)` if they are a dict. Answers are `("ready",)` at the start, `("loaded", None | error)`
+when a target was imported, then for each task `("done", ticket, value)` or `("failed", ticket, exception
+type, message, traceback)`.
 
 The worker leaves no orphan: it ends on EOF, when its parent has changed, and, when it is stuck in a task
 and its parent is gone, by an alarm of the kernel whose default action kills it without Python's help.
@@ -91,11 +92,20 @@ def _frames(stdin: int, parent: int):
         yield from buffer.feed(data)
 
 
+def _private_pipes() -> tuple[int, int]:
+    """The pipes of the protocol, moved to where neither a verifier nor a program it starts reads or writes."""
+    requests, replies = os.dup(0), os.dup(1)  # not inherited by programs
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return requests, replies
+
+
 def main() -> None:
     parent = os.getppid()
-    replies = os.dup(1)
-    os.dup2(2, 1)  # what a verifier prints must not enter the protocol
-    sys.stdout = sys.stderr
+    requests, replies = _private_pipes()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
     def reply(message: tuple) -> None:
@@ -105,7 +115,7 @@ def main() -> None:
 
     functions: dict[str, Callable[..., Any]] = {}
     reply(("ready",))
-    for target, time_limit, memory_mb, tasks in _frames(0, parent):
+    for target, time_limit, memory_mb, tasks in _frames(requests, parent):
         if target not in functions:
             try:
                 functions[target] = resolve(target)

@@ -35,6 +35,8 @@ def _from_ids(ids: Any, arguments: Any) -> Parsed:
         raise ValueError("instruction_id_list must name at least one instruction, got none")
     given = _decoded(arguments, "kwargs")
     given = [{}] * len(ids) if given is None else [given] if isinstance(given, Mapping) else given
+    if isinstance(given, str):
+        raise ValueError(f"kwargs must be a list of mappings, or that as JSON text, got {given[:80]!r}")
     if not isinstance(given, Sequence) or len(given) != len(ids):
         count = len(given) if isinstance(given, Sequence) else type(given).__name__
         raise ValueError(f"kwargs must hold one mapping per instruction, got {count} for {len(ids)} ids")
@@ -73,7 +75,11 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any] | None:
 
 def _decoded(value: Any, column: str) -> Any:
     """`value`, from its JSON (or Python literal) text if it looks like one."""
-    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{"):
+    if not isinstance(value, str):
+        return value
+    if value.strip() in ("null", "None"):
+        return None
+    if value.strip()[:1] not in ("[", "{"):
         return value
     try:
         return json.loads(value)

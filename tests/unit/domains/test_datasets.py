@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgs_trl.domains.datasets import DataUnreachable, combine, load_domain, read_rows
-from mgs_trl.domains.schemas import SCHEMAS, find_schema, last_boxed
+from mgs_trl.domains.schemas import SCHEMAS, find_schema
 from mgs_trl.recipe import DatasetSpec
 
 USER = [{"role": "user", "content": "Hello?"}]
@@ -203,14 +203,55 @@ def test_rows_that_a_schema_cannot_read(schema, row, words):
         SCHEMAS[schema].convert(row)
 
 
-@given(st.text("{}ab\\", max_size=20).filter(lambda t: t.count("{") == t.count("}")))
-def test_last_boxed_matches_braces(text):
-    depth, balanced = 0, True
-    for character in text:
-        depth += (character == "{") - (character == "}")
-        balanced &= depth >= 0
-    if balanced and r"\boxed{" not in text:
-        assert last_boxed(rf"x \boxed{{first}} y \boxed{{{text}}} z") == text.strip()
+@pytest.mark.parametrize("gold", [0, 0.0])
+def test_a_gold_zero_is_a_gold_answer(gold):
+    row = {"problem": "1-1?", "solution": r"Not \boxed{7}.", "answer": gold}
+    assert SCHEMAS["math"].convert(row)["answer"] == str(gold)
+
+
+@pytest.mark.parametrize("gold", [None, ""])
+@pytest.mark.parametrize(
+    ("solution", "answer"),
+    [
+        (r"So \boxed 6.", "6"),
+        (r"So \fbox{6}.", "6"),
+        (r"\boxed{\{1,2} y}", r"\{1,2"),
+        (r"\boxed{5} and \boxed{", "5"),
+    ],
+)
+def test_without_an_answer_the_solutions_box_is_it(gold, solution, answer):
+    assert SCHEMAS["math"].convert({"problem": "?", "solution": solution, "answer": gold})["answer"] == answer
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("schema", "row", "column"),
+    [
+        ("math", {"problem": "?", "solution": r"\boxed{5}"}, "answer"),
+        ("simplerl", {"question": "?"}, "gt_answer"),
+        ("plain", {"prompt": "?"}, "answer"),
+    ],
+)
+def test_a_gold_number_is_finite(number, schema, row, column):
+    with pytest.raises(ValueError, match=f"^{column} is {number}, but a number must be finite"):
+        SCHEMAS[schema].convert({**row, column: number})
+
+
+def test_numbers_are_written_out():
+    for number, text in [(1e-05, "0.00001"), (1e16, "10000000000000000"), (-3, "-3"), (0.5, "0.5")]:
+        assert SCHEMAS["plain"].convert({"prompt": "?", "answer": number})["answer"] == text
+
+
+def test_instructions_and_arguments_may_be_json_text():
+    args = {"instruction_id_list": ["a:b"], "instruction_kwargs": [{"x": 1, "y": None}]}
+    texts = {name: json.dumps(value) for name, value in args.items()}
+    for form in (args, texts, json.dumps(args), json.dumps(texts)):
+        row = SCHEMAS["nemotron_if"].convert({"input": USER, "args": form})
+        assert row == {"prompt": USER, "instruction_id_list": ["a:b"], "kwargs": '[{"x": 1}]'}
+    ifeval = {"prompt": "?", "instruction_id_list": '["a:b"]', "kwargs": '[{"x": 1}]'}
+    assert SCHEMAS["ifeval"].convert(ifeval)["instruction_id_list"] == ["a:b"]
+    with pytest.raises(ValueError, match=r"^args is 'none', but a text there must be JSON"):
+        SCHEMAS["nemotron_if"].convert({"input": USER, "args": "none"})
 
 
 # --- domains ---

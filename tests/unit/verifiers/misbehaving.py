@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -73,6 +74,52 @@ def numpy_reward(completions, **columns):
     import numpy as np
 
     return [np.float32(len(completion)) for completion in completions]
+
+
+def array_reward(completions, **columns):
+    import numpy as np
+
+    return np.array([len(completion) for completion in completions])
+
+
+def nested_reward(completions, **columns):
+    return [[1.0, 2.0] for _ in completions]
+
+
+def scalar_reward(completions, **columns):
+    import numpy as np
+
+    return np.float32(1.0)
+
+
+def text_reward(completions, **columns):
+    return "1" * len(completions)
+
+
+def huge_reward(completions, **columns):
+    return [10**400 if completion == "huge" else 1.0 for completion in completions]
+
+
+def generator_reward(completions, **columns):
+    return (1 / (completion != "raise") for completion in completions)
+
+
+def loud_reward(completions, **columns):
+    """Write more than a pipe holds, in every way."""
+    for _ in range(2000):
+        print("x" * 100)
+    os.write(1, b"y" * 100_000)
+    subprocess.run([sys.executable, "-c", "print('z' * 100_000)"], check=True)
+    return [1.0] * len(completions)
+
+
+def cat_reward(completions, **columns):
+    """The length of what a program finds on the stdin it inherits."""
+    return [float(len(subprocess.run(["cat"], capture_output=True, check=True).stdout)) for _ in completions]
+
+
+def input_reward(completions, **columns):
+    return [float(input()) for _ in completions]
 
 
 def moody_reward(completions, **columns):

@@ -71,6 +71,7 @@ def test_every_published_row_format_is_read(as_text):
         ({"instruction_id_list": ["length_constraints:number_words"], "kwargs": [{"num_words": -1, "relation": "less than"}]}, "zero or more"),
         ({"instruction_id_list": ["length_constraints:number_words"], "kwargs": ["x"]}, "must be a mapping"),
         ({"instruction_id_list": [NO_COMMA], "kwargs": "[{"}, "kwargs must be JSON"),
+        ({"instruction_id_list": [NO_COMMA], "kwargs": "none"}, "kwargs must be a list of mappings, or that as JSON text, got 'none'"),
         ({"ground_truth": {"func_name": "validate_titel"}}, "did you mean 'validate_title'"),
         ({"ground_truth": {"func_name": "verify_paragraph_count", "N": None}}, "needs the argument 'N'"),
         ({"ground_truth": "5"}, "mapping with func_name"),
@@ -84,6 +85,11 @@ def test_paper_i3_i4_bad_rows_are_errors_at_load_time_never_zeros_or_draws(row, 
     assert message in str(error.value)
     with pytest.raises(ValueError, match="sample 0"):
         score(["a"], **{name: [value] for name, value in row.items()})
+
+
+@pytest.mark.parametrize("text", ["null", " null\n", "None"])
+def test_arguments_that_are_the_text_of_nothing(text):
+    assert score(["a", "a, b"], instruction_id_list=[[NO_COMMA]] * 2, kwargs=[text] * 2) == [1.0, 0.0]
 
 
 def test_rows_of_other_domains_are_not_validated_or_scored():

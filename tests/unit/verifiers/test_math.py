@@ -3,8 +3,9 @@
 
 import pytest
 
+from mgs_trl.boxed import last_boxed
 from mgs_trl.verifiers import MathVerifier, math_verifier
-from mgs_trl.verifiers.math_answer import judge, last_boxed
+from mgs_trl.verifiers.math_answer import judge
 
 EQUAL = [
     ("5", "5.0"), (r"\frac{1}{2}", "0.5"), (r"\frac12", r"\dfrac{1}{2}"), ("1/2", r"\frac{1}{2}"), ("-\\frac{1}{2}", "\\frac{-1}{2}"),
@@ -146,4 +147,7 @@ def test_options_and_rows_are_checked_at_load_time():
         math_verifier.validate_rows([{"domain": "math", "answer": None}])
     with pytest.raises(ValueError, match="needs the columns answer"):
         math_verifier.check_columns(["prompt", "domain"])
+    for number in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"row 0: answer must be a finite number, got {number}"):
+            math_verifier.validate_rows([{"domain": "math", "answer": number}])
     assert math_verifier.required_columns == ("answer",)

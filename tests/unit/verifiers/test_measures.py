@@ -53,6 +53,10 @@ def test_sentences(text, count):
         ("X2 2X 22 4.5", 2),
         ("GO! STOP. WAIT...", 3),
         ("CANNOT", 2),
+        ("A******B", 2),
+        ("A*B* C..D E—F", 6),
+        ("WE DON'T. STOP", 4),
+        ("DON’T", 2),
         ("İSTANBUL ÉTÉ", 2),
     ],
 )

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mgs_trl.boxed import last_boxed
 from mgs_trl.verifiers import ifeval_verifier, math_verifier, shared_pool, strip_thinking
 from mgs_trl.verifiers.instructions import CONSTRAINTS
-from mgs_trl.verifiers.math_answer import last_boxed
 from mgs_trl.verifiers.thinking import STRIP_MODES, follows_thinking_format
 
 MEGABYTE = 2**20
