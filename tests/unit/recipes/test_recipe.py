@@ -112,11 +112,17 @@ def test_bad_recipes_are_one_sentence_with_field_and_value(small, override, word
     ("name", "words"),
     [
         ("miniatur", ["miniatur", "Did you mean 'miniature'?"]),
-        ("no/such.yaml", ["no/such.yaml"]),
+        ("no/such.yaml", ["no/such.yaml", "not an existing file"]),
+        ("baselines/mixed.yaml", ["not an existing file", "Did you mean 'baselines/mixed'?"]),
+        ("recipes/baselines/mixed.yaml", ["Did you mean 'baselines/mixed'?"]),
+        ("./recipes/miniature.yaml", ["Did you mean 'miniature'?"]),
+        ("recipes/baselines/mixed", ["Did you mean 'baselines/mixed'?"]),
+        ("recipes/mixed.yml", ["not a file ending in .yaml"]),
         ("recipes/miniature.yml", ["miniature.yml"]),
     ],
 )
-def test_unknown_recipes(name, words):
+def test_unknown_recipes(name, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError) as caught:
         find_recipe(name)
     assert all(word in str(caught.value) for word in words)
