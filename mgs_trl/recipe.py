@@ -17,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mgs_trl.composition import compose, first_line
+from mgs_trl.redact import HIDDEN, find_hidden, redact_recipe
 from mgs_trl.rollouts.settings import ServerSettings
 
 ROLLOUTS = ("auto", "vllm", "server", "transformers")
@@ -223,6 +224,9 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     Raises:
         ValueError: anything wrong with it, in one sentence.
     """
+    used = {key: value for key, value in content.items() if key not in ("vars", "study")}  # a run reads neither
+    if (hidden := find_hidden(used)) is not None:
+        raise ValueError(f"{hidden} has {HIDDEN} where a run left out a credential; give it again.")
     merged = _typed(_expand(content))
     recipe = OmegaConf.to_object(merged)
     assert isinstance(recipe, Recipe)
@@ -236,8 +240,13 @@ def output_of(recipe: Recipe) -> Path:
 
 
 def recipe_yaml(recipe: Recipe) -> str:
-    """The resolved recipe as YAML; loading it gives the same recipe."""
+    """The resolved recipe as YAML, credentials and all; loading it gives the same recipe."""
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(recipe)))
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe without its credentials: what is in a run's directory is passed on and uploaded."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(redact_recipe(dataclasses.asdict(recipe)))))
 
 
 def _expand(content: Mapping[str, Any]) -> dict[str, Any]:
