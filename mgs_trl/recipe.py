@@ -22,6 +22,7 @@ from mgs_trl.rollouts.settings import ServerSettings
 
 ROLLOUTS = ("auto", "vllm", "server", "transformers")
 INVALID_ROWS = ("error", "drop")
+DATA_FILES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 @dataclass
@@ -42,7 +43,8 @@ class DatasetSpec:
 
     Attributes:
         path: a local `.json`, `.jsonl`, `.parquet` or `.csv` file, a directory saved by `datasets`, or a hub id.
-        name, split, revision, data_files: which part of a hub dataset.
+        name, revision, data_files: which part of a hub dataset; other data has none of them.
+        split: in the grammar of `datasets`, such as `train[:1000]`; a file has the split `train` alone.
         schema: how its columns become ours (`mgs_trl.domains.datasets.SCHEMAS`); default: told by the columns.
         columns: renames before the schema is applied, `{ours: theirs}`.
         invalid_rows: `error`, or `drop` rows that their verifier cannot score (they are counted and logged).
@@ -314,12 +316,21 @@ def _check_values(recipe: Recipe) -> None:
         if not 0 < domain.share < float("inf"):
             raise ValueError(f"domains.{name}.share is {domain.share!r}, but it must be a number greater than 0.")
         for key in ("dataset", "eval_dataset"):
-            spec = getattr(domain, key)
-            if spec is None:
-                continue
-            _check_choice(f"domains.{name}.{key}.invalid_rows", spec.invalid_rows, INVALID_ROWS)
-            if spec.limit is not None and spec.limit < 1:
-                raise ValueError(f"domains.{name}.{key}.limit is {spec.limit}, but it must be at least 1 row.")
+            if (spec := getattr(domain, key)) is not None:
+                _check_dataset(f"domains.{name}.{key}", spec)
+
+
+def _check_dataset(where: str, spec: DatasetSpec) -> None:
+    _check_choice(f"{where}.invalid_rows", spec.invalid_rows, INVALID_ROWS)
+    if spec.limit is not None and spec.limit < 1:
+        raise ValueError(f"{where}.limit is {spec.limit}, but it must be at least 1 row.")
+    path = Path(spec.path).expanduser()
+    for field_name in ("name", "revision", "data_files"):
+        value = getattr(spec, field_name)
+        if value is not None and (path.suffix in DATA_FILES or path.is_dir()):
+            raise ValueError(
+                f"{where}.{field_name} is {value!r}, but only a dataset of the hub has it and {spec.path!r} is local."
+            )
 
 
 def _check_choice(where: str, value: str, allowed: Sequence[str]) -> None:
