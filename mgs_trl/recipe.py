@@ -1,4 +1,4 @@
-"""Recipes: YAML composed by hydra, checked against a typed schema, turned into one `Recipe`.
+"""Recipes: composed YAML, checked against a typed schema, turned into one `Recipe`.
 
 A recipe is data. Loading one imports nothing it names and runs nothing; the only code a recipe can bring in is a
 verifier written as `package.module:function`, and that is imported when verifiers are built.
@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from mgs_trl.composition import compose, first_line
+from mgs_trl.redact import HIDDEN, find_hidden, redact_recipe
 from mgs_trl.rollouts.settings import ServerSettings
 
 ROLLOUTS = ("auto", "vllm", "server", "transformers")
 INVALID_ROWS = ("error", "drop")
+DATA_FILES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 @dataclass
@@ -44,7 +43,8 @@ class DatasetSpec:
 
     Attributes:
         path: a local `.json`, `.jsonl`, `.parquet` or `.csv` file, a directory saved by `datasets`, or a hub id.
-        name, split, revision, data_files: which part of a hub dataset.
+        name, revision, data_files: which part of a hub dataset; other data has none of them.
+        split: in the grammar of `datasets`, such as `train[:1000]`; a file has the split `train` alone.
         schema: how its columns become ours (`mgs_trl.domains.datasets.SCHEMAS`); default: told by the columns.
         columns: renames before the schema is applied, `{ours: theirs}`.
         invalid_rows: `error`, or `drop` rows that their verifier cannot score (they are counted and logged).
@@ -190,13 +190,20 @@ def find_recipe(recipe: str | os.PathLike) -> Path:
         return path.resolve()
     name = str(recipe)
     if path.suffix or path.is_absolute() or len(path.parts) > 2:
-        raise ValueError(f"recipe {name!r} is not a file ending in .yaml.")
+        problem = "is not an existing file" if path.suffix == ".yaml" else "is not a file ending in .yaml"
+        raise ValueError(f"recipe {name!r} {problem}." + _did_you_mean_shipped(path))
     if name not in shipped_recipes():
         raise ValueError(
             f"recipe {name!r} is neither a file ending in .yaml nor a shipped recipe ({', '.join(shipped_recipes())})."
             + did_you_mean(name, shipped_recipes())
         )
     return (recipes_directory() / f"{name}.yaml").resolve()
+
+
+def _did_you_mean_shipped(path: Path) -> str:
+    """A hint where a path that leads nowhere has the name of a shipped recipe."""
+    name = path.with_suffix("").as_posix().removeprefix("./").removeprefix("recipes/")
+    return f" Did you mean {name!r}?" if name in shipped_recipes() else ""
 
 
 def load_recipe(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> Recipe:
@@ -210,7 +217,7 @@ def load_recipe(recipe: str | os.PathLike, overrides: Sequence[str] = ()) -> Rec
         ValueError: anything wrong with it, in one sentence.
     """
     path = find_recipe(recipe)
-    return parse_recipe(_compose(path, overrides))
+    return parse_recipe(compose(path, overrides, recipes_directory()))
 
 
 def parse_recipe(content: Mapping[str, Any]) -> Recipe:
@@ -219,6 +226,9 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     Raises:
         ValueError: anything wrong with it, in one sentence.
     """
+    used = {key: value for key, value in content.items() if key not in ("vars", "study")}  # a run reads neither
+    if (hidden := find_hidden(used)) is not None:
+        raise ValueError(f"{hidden} has {HIDDEN} where a run left out a credential; give it again.")
     merged = _typed(_expand(content))
     recipe = OmegaConf.to_object(merged)
     assert isinstance(recipe, Recipe)
@@ -232,79 +242,13 @@ def output_of(recipe: Recipe) -> Path:
 
 
 def recipe_yaml(recipe: Recipe) -> str:
-    """The resolved recipe as YAML; loading it gives the same recipe."""
+    """The resolved recipe as YAML, credentials and all; loading it gives the same recipe."""
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(recipe)))
 
 
-def _chooses_file(override: Override, directory: Path) -> bool:
-    """Whether an override picks a file of a folder beside the recipe (hydra's config groups), not a value of it."""
-    names = [path.stem for path in (directory / override.key_or_group).glob("*.yaml")]
-    return override.value() in names
-
-
-def _compose(path: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Hydra's composition of the file and its defaults list, with the overrides, interpolations resolved."""
-    parsed = [_parse_override(text) for text in overrides]
-    groups = [str(o.input_line) for o in parsed if _chooses_file(o, path.parent)]
-    search = f"hydra.searchpath=['file://{recipes_directory()}']"  # lets any recipe build on a shipped one
-    try:
-        with initialize_config_dir(str(path.parent), job_name="mgs_trl", version_base="1.3"):
-            config = compose(path.stem, overrides=[*groups, search])
-        content = OmegaConf.to_container(config)
-        assert isinstance(content, dict)
-        for override in parsed:
-            if str(override.input_line) not in groups:
-                _apply(content, override)
-        resolved = OmegaConf.to_container(OmegaConf.create(content), resolve=True, throw_on_missing=True)
-    except MissingMandatoryValue as error:
-        raise ValueError(f"recipe {path.name} leaves {error.full_key} open (???); give it a value.") from None
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"recipe {path.name} cannot be composed: {_first_line(error)}") from None
-    except Exception as error:  # a YAML error has a module of its own under hydra's loader
-        if type(error).__module__.split(".")[0] != "yaml":
-            raise
-        raise ValueError(f"recipe {path.name} is not valid YAML: {' '.join(str(error).split())}.") from None
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items()}
-
-
-def _parse_override(text: str) -> Override:
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        raise ValueError(f"override {text!r} is not key=value in hydra's grammar: {_first_line(error)}") from None
-    if override.is_sweep_override():
-        raise ValueError(f"override {text!r} is a sweep; a run needs one value.")
-    return override
-
-
-def _apply(content: dict[Any, Any], override: Override) -> None:
-    """Set or delete one key. Hydra itself would ask for `+` before each key that the YAML leaves at its default, and
-    could not reach into a model or dataset given as a string; the schema check that follows finds misspelt keys."""
-    *parents, last = override.key_or_group.split(".")
-    node: Any = content
-    for depth, key in enumerate(parents):
-        inner = node.get(key)
-        if inner is None:  # absent, or written out as null
-            inner = node[key] = {}
-        if isinstance(inner, str) and parents[: depth + 1] == ["model"]:
-            inner = node[key] = {"name_or_path": inner}
-        elif isinstance(inner, str) and key in ("dataset", "eval_dataset"):
-            inner = node[key] = {"path": inner}
-        elif not isinstance(inner, dict):
-            where = ".".join(parents[: depth + 1])
-            raise ValueError(f"override {override.input_line!r} does not fit: {where} is {inner!r}, not a mapping.")
-        node = inner
-    if not override.is_delete():
-        node[last] = override.value()
-    elif node.pop(last, content) is content:
-        raise ValueError(f"override {override.input_line!r} deletes a key that the recipe does not have.")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines()]
-    end = 2 if lines[0].endswith(":") else 1  # hydra's first line may only announce the second
-    return " ".join(lines[:end]).rstrip(".") + "."
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the resolved recipe without its credentials: what is in a run's directory is passed on and uploaded."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.create(redact_recipe(dataclasses.asdict(recipe)))))
 
 
 def _expand(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -347,7 +291,7 @@ def _typed(content: Mapping[str, Any]) -> DictConfig:
         ) from None
     except OmegaConfBaseException as error:
         where = f"{error.full_key}: " if error.full_key else ""
-        raise ValueError(f"recipe: {where}{_first_line(error)}") from None
+        raise ValueError(f"recipe: {where}{first_line(error)}") from None
     if missing:
         raise ValueError(f"recipe lacks {min(missing)!r}, which has no default.")
     assert isinstance(merged, DictConfig)
@@ -372,12 +316,21 @@ def _check_values(recipe: Recipe) -> None:
         if not 0 < domain.share < float("inf"):
             raise ValueError(f"domains.{name}.share is {domain.share!r}, but it must be a number greater than 0.")
         for key in ("dataset", "eval_dataset"):
-            spec = getattr(domain, key)
-            if spec is None:
-                continue
-            _check_choice(f"domains.{name}.{key}.invalid_rows", spec.invalid_rows, INVALID_ROWS)
-            if spec.limit is not None and spec.limit < 1:
-                raise ValueError(f"domains.{name}.{key}.limit is {spec.limit}, but it must be at least 1 row.")
+            if (spec := getattr(domain, key)) is not None:
+                _check_dataset(f"domains.{name}.{key}", spec)
+
+
+def _check_dataset(where: str, spec: DatasetSpec) -> None:
+    _check_choice(f"{where}.invalid_rows", spec.invalid_rows, INVALID_ROWS)
+    if spec.limit is not None and spec.limit < 1:
+        raise ValueError(f"{where}.limit is {spec.limit}, but it must be at least 1 row.")
+    path = Path(spec.path).expanduser()
+    for field_name in ("name", "revision", "data_files"):
+        value = getattr(spec, field_name)
+        if value is not None and (path.suffix in DATA_FILES or path.is_dir()):
+            raise ValueError(
+                f"{where}.{field_name} is {value!r}, but only a dataset of the hub has it and {spec.path!r} is local."
+            )
 
 
 def _check_choice(where: str, value: str, allowed: Sequence[str]) -> None:

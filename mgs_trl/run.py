@@ -15,7 +15,7 @@ from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
 from mgs_trl.metrics_log import describe_launch, write_launches
 from mgs_trl.progress import ProgressLine
-from mgs_trl.recipe import Recipe, output_of, recipe_yaml
+from mgs_trl.recipe import Recipe, output_of, write_recipe
 from mgs_trl.staged import STAGED, train_strategy
 from mgs_trl.strategies import strategy_of
 from mgs_trl.summary import closing_tables, read_log
@@ -74,7 +74,7 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
         trainer.add_callback(ProgressLine())
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)
-        (output / "recipe.yaml").write_text(recipe_yaml(recipe))
+        write_recipe(recipe, output / "recipe.yaml")
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
     finally:

@@ -19,7 +19,7 @@ from mgs_trl.agreement import from_main_process
 from mgs_trl.arguments import build_config
 from mgs_trl.checkpoints import RUN_FILE
 from mgs_trl.metrics_log import write_launches
-from mgs_trl.recipe import ModelSpec, Recipe, output_of, recipe_yaml
+from mgs_trl.recipe import ModelSpec, Recipe, output_of, write_recipe
 from mgs_trl.strategies import strategy_of
 from mgs_trl.strategies.merge import merge_experts
 from mgs_trl.strategies.saved_policy import holds_weights
@@ -88,7 +88,7 @@ def _prepare(recipe: Recipe, stages: Sequence[Stage], output: Path, resume: bool
         for name in ("metrics.jsonl", "conflicts.jsonl", RUN_FILE):  # another run's, which a report would take for ours
             (output / name).unlink(missing_ok=True)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "recipe.yaml").write_text(recipe_yaml(recipe))
+    write_recipe(recipe, output / "recipe.yaml")
     return [stage.name for stage in stages if (stage.output / FINISHED).is_file()]
 
 

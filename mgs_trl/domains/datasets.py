@@ -12,11 +12,9 @@ import datasets as hf
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from mgs_trl.domains.schemas import Row, find_schema
-from mgs_trl.recipe import DatasetSpec, did_you_mean
+from mgs_trl.recipe import DATA_FILES, DatasetSpec, did_you_mean
 
 logger = logging.getLogger(__name__)
-
-FILES = (".jsonl", ".json", ".csv", ".parquet")
 
 
 class DataUnreachable(ValueError):
@@ -105,21 +103,23 @@ def read_rows(spec: DatasetSpec) -> list[Row]:
     """The rows of a local file, of a directory saved by `datasets`, or of a hub dataset.
 
     Raises:
-        ValueError: a missing or unreadable file; the message names the file and the line.
+        ValueError: a missing or unreadable file (the message names the file and the line), or a split that it lacks.
         DataUnreachable: a hub dataset from which no answer came.
     """
     path = Path(spec.path).expanduser()
     if path.is_dir():
-        return _saved(path, spec.split).to_list()
-    if path.suffix not in FILES:
+        return _saved(path, spec.split)
+    if path.suffix not in DATA_FILES:
         return _hub(spec).to_list()
     if not path.is_file():
         raise ValueError(f"dataset file {spec.path!r} does not exist.")
     readers = {".jsonl": _read_jsonl, ".json": _read_json, ".csv": _read_csv, ".parquet": _read_parquet}
     try:
-        return readers[path.suffix](path)
+        rows = readers[path.suffix](path)
     except OSError as error:
         raise ValueError(f"dataset file {spec.path!r} cannot be read: {error.strerror or error}.") from None
+    # A file has one split, which `datasets` calls train.
+    return [row for _, part in _parts(path, spec.split, {"train": len(rows)}) for row in rows[part]]
 
 
 def combine(parts: Sequence[DomainRows]) -> hf.Dataset:
@@ -228,32 +228,44 @@ def _lines(path: Path) -> Iterable[str]:
                 raise ValueError(f"{path}, line {number}: not UTF-8 text (byte {error.start + 1}).") from None
 
 
-def _saved(path: Path, split: str) -> hf.Dataset:
+def _parts(path: Path, split: str, lengths: Mapping[str, int]) -> list[tuple[str, slice]]:
+    """What a split in the grammar of `datasets`, such as `train[:10%]+test`, takes of the splits that there are."""
+    try:
+        parts = hf.ReadInstruction.from_spec(split).to_absolute(dict(lengths))
+    except (ValueError, AssertionError):
+        raise ValueError(
+            f"dataset {str(path)!r} has no split {split!r}; it has {', '.join(lengths)}, or parts of it as in "
+            f"{min(lengths)}[:100]."
+        ) from None
+    return [(part.splitname, slice(part.from_, part.to)) for part in parts]
+
+
+def _saved(path: Path, split: str) -> list[Row]:
     try:
         data = hf.load_from_disk(str(path))
     except (FileNotFoundError, ValueError):
         raise ValueError(
             f"dataset {str(path)!r} is a directory, but not one saved by datasets' save_to_disk; "
-            f"name a file ({', '.join(FILES)})."
+            f"name a file ({', '.join(DATA_FILES)})."
         ) from None
-    if isinstance(data, hf.DatasetDict):
-        if split not in data:
-            raise ValueError(f"dataset {str(path)!r} has no split {split!r}; it has {', '.join(map(str, data))}.")
-        return data[split]
-    return data
+    own_name = str(getattr(data, "split", None) or "train")
+    splits = data if isinstance(data, hf.DatasetDict) else {"train": data, own_name: data}
+    parts = _parts(path, split, {str(name): len(rows) for name, rows in splits.items()})
+    return [row for name, part in parts for row in splits[name].select(range(part.start, part.stop)).to_list()]
 
 
 def _hub(spec: DatasetSpec) -> hf.Dataset:
     """A hub dataset; nothing but data is loaded (`datasets` runs no dataset scripts)."""
     try:
-        # A single named file has one split, which `datasets` calls train.
-        split = "train" if spec.data_files else spec.split
-        data = hf.load_dataset(spec.path, spec.name, split=split, revision=spec.revision, data_files=spec.data_files)
+        data = hf.load_dataset(
+            spec.path, spec.name, split=spec.split, revision=spec.revision, data_files=spec.data_files
+        )
     except DatasetNotFoundError:
-        raise ValueError(f"dataset {spec.path!r} is neither a file ({', '.join(FILES)}) nor on the hub.") from None
+        raise ValueError(f"dataset {spec.path!r} is neither a file ({', '.join(DATA_FILES)}) nor on the hub.") from None
     except ConnectionError as error:
         raise DataUnreachable(f"dataset {spec.path!r}: the hub is not reachable from here ({error}).") from None
     except (ValueError, OSError, DatasetsError) as error:
-        raise ValueError(f"dataset {spec.path!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        what = f", split {spec.split!r}," + (f" data_files {spec.data_files!r}," if spec.data_files else "")
+        raise ValueError(f"dataset {spec.path!r}{what} cannot be loaded: {str(error).splitlines()[0]}") from None
     assert isinstance(data, hf.Dataset)
     return data

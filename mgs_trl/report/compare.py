@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mgs_trl.redact import redact
 from mgs_trl.report.charts import Chart, make_chart
 from mgs_trl.report.read import RunFiles
-from mgs_trl.report.redact import redact
 
 _HELDOUT = re.compile(r"eval_domain/(.+)/reward")
 _IGNORED = ("trainer.output_dir", "trainer.logging_dir", "trainer.run_name")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from mgs_trl.redact import redact, redact_launch
 from mgs_trl.report.charts import Chart, conflict_charts, domain_charts, logged_pairs, surgery_charts
 from mgs_trl.report.compare import Score, heldout, setting
 from mgs_trl.report.conflicts import WHOLE, Conflicts
 from mgs_trl.report.cost import Cost, cost_of
 from mgs_trl.report.read import RunFiles
-from mgs_trl.report.redact import redact, redact_command
 from mgs_trl.report.verdicts import Verdict, conflict_sentences, verdicts
 
 
@@ -98,9 +98,7 @@ def run_facts(run: RunFiles, conflicts: Conflicts | None) -> RunFacts:
             facts.conflict_sentences = conflict_sentences(conflicts, facts.verdicts)
     if run.recipe:
         facts.recipe = yaml.safe_dump(redact(run.recipe), sort_keys=False, allow_unicode=True)
-    facts.launches = [
-        {**redact(launch), "command": redact_command(str(launch.get("command", "")))} for launch in run.launches
-    ]
+    facts.launches = [redact_launch(launch) for launch in run.launches]
     return facts
 
 

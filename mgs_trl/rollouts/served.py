@@ -25,7 +25,7 @@ from mgs_trl.agreement import from_main_process
 from mgs_trl.rollouts.errors import ServerError
 from mgs_trl.rollouts.server import Server
 from mgs_trl.rollouts.settings import ServerSettings
-from mgs_trl.rollouts.weight_directory import WeightDirectory
+from mgs_trl.rollouts.weight_directory import DEFAULT_NAME, WeightDirectory
 
 
 class ServedGeneration(VLLMGeneration):
@@ -209,7 +209,7 @@ def served(args: Any, step: Callable[[], int]) -> Iterator[None]:
         return
     # Before a model is loaded; the other ranks need not reach the servers.
     from_main_process(PartialState(), lambda: [Server(url, settings).connect() for url in settings.urls])
-    directory = Path(settings.weight_dir or Path(str(args.output_dir)) / "served_weights")
+    directory = Path(settings.weight_dir or Path(str(args.output_dir)) / DEFAULT_NAME)
     original = grpo.VLLMGeneration
     replacement = functools.partial(ServedGeneration, settings=settings, directory=directory, seed=args.seed, step=step)
     grpo.VLLMGeneration = replacement  # pyright: ignore[reportAttributeAccessIssue]

@@ -17,7 +17,7 @@ class ServerSettings:
         urls: base URLs; the prompts of a batch are dealt out to them in equal parts.
         transfer: `directory`, or `nccl` (TRL's own client: CUDA, one URL), or `auto`: `nccl` where the policy is on
             CUDA and no `weight_dir` is given.
-        weight_dir: where weights are written for the servers; default `OUTPUT_DIR/served_weights`.
+        weight_dir: where weights are written for the servers; default `OUTPUT_DIR/_served_weights`.
         timeout: seconds to wait for a server that does not answer, at the start or when it was lost.
         sync_timeout: seconds for one server to load new weights.
         generate_timeout: seconds for the completions of one batch.

@@ -19,6 +19,8 @@ BACKEND = "mgs_directory"  # our weight transfer's name in vLLM
 #: Environment variable of a server: the directory whose newest version it loads in place of its checkpoint.
 DIRECTORY_VARIABLE = "MGS_WEIGHT_DIR"
 MANIFEST = "manifest.json"
+#: The directory's name in a run's own unless another is given; transformers uploads nothing that begins with `_`.
+DEFAULT_NAME = "_served_weights"
 
 
 class DamagedWeightsError(ValueError):

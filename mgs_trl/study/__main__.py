@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mgs_trl.metrics_log import COMMAND, describe_start
-from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, recipe_yaml
+from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, write_recipe
 from mgs_trl.strategies import OPTIONS, STRATEGIES, Options, strategy_of
 from mgs_trl.study.job import RECIPE
 from mgs_trl.study.plan import RESULT, Run, plan_runs
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = 0
     if schedule.left and not arguments.table:
         root.mkdir(parents=True, exist_ok=True)
-        (root / "study.yaml").write_text(recipe_yaml(recipe))
+        write_recipe(recipe, root / "study.yaml")
         os.environ[RECIPE] = str(find_recipe(arguments.recipe))
         os.environ[COMMAND] = shlex.join(["python", "-m", "mgs_trl.study", arguments.recipe, *arguments.overrides])
         record_start(root / "study.json", anew=not done)

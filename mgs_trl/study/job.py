@@ -9,7 +9,7 @@ from typing import Any
 
 from mgs_trl.adapter import fold_adapter, holds_adapter
 from mgs_trl.build import build_trainer, release, save_policy
-from mgs_trl.recipe import Recipe, load_recipe, output_of, recipe_yaml
+from mgs_trl.recipe import Recipe, load_recipe, output_of, write_recipe
 from mgs_trl.staged import train_strategy
 from mgs_trl.study.plan import RESULT, Run
 
@@ -46,7 +46,7 @@ def train(recipe: Recipe, first: bool = True) -> int:
     trainer = build_trainer(recipe)
     trainer.train()
     output = output_of(recipe)
-    (output / "recipe.yaml").write_text(recipe_yaml(recipe))
+    write_recipe(recipe, output / "recipe.yaml")
     save_policy(trainer)
     release(trainer)
     if holds_adapter(output):

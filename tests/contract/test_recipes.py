@@ -1,5 +1,6 @@
 """Every shipped recipe composes and passes `--check` offline as far as possible; built packages contain them all."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -9,7 +10,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from mgs_trl import build
-from mgs_trl.arguments import build_config
+from mgs_trl.arguments import ELSEWHERE, build_config
 from mgs_trl.check import check
 from mgs_trl.domains.datasets import DomainRows, combine, load_domain
 from mgs_trl.domains.templates import find_template
@@ -108,6 +109,21 @@ def test_flagship_recipes_check_offline_and_say_what_they_could_not(name):
     for domain in ("math", "chat", "instruction_following"):
         assert f"domains.{domain}.dataset" in unchecked
     assert "not reachable" in unchecked
+
+
+def test_the_papers_two_domains_are_the_flagship_recipe_without_the_third():
+    plan = check(load_recipe("math_chat_if", ["~domains.instruction_following"]), ranks=8)
+    assert plan.quotas == {"chat": 32, "math": 32}
+
+
+def test_the_documentation_lists_the_trainer_fields_that_are_refused():
+    paragraph = (ROOT / "docs/recipes.md").read_text().split("In `trainer`, the fields ")[1].split(" are refused")[0]
+    assert sorted(re.findall(r"`(\w+)`", paragraph)) == sorted(ELSEWHERE)
+
+
+def test_the_launch_that_the_flagship_recipe_names_is_there():
+    (launch,) = re.findall(r"--config_file (\S+)", find_recipe("math_chat_if").read_text())
+    assert (ROOT / launch).is_file()
 
 
 def test_the_flagship_recipe_has_the_papers_settings():

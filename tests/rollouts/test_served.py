@@ -1,8 +1,12 @@
 """What is asked of a server, seen from one that keeps the requests: its own limits, and draws that can be repeated."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 from accelerate import PartialState
 from datasets import Dataset
+from huggingface_hub.utils import filter_repo_objects
 
 from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.rollouts.served import served
@@ -76,6 +80,25 @@ def test_a_step_is_trained_on_the_same_draws_whether_it_was_evaluated_or_not(tin
         evaluated = draws("evaluated", eval_on_start=True, eval_strategy="steps", eval_steps=1)
     assert len(plain) == 2 * 6
     assert evaluated == plain
+
+
+def test_weights_written_for_servers_are_not_uploaded_with_the_policy(tiny_policy, tmp_path, monkeypatch):
+    """`push_to_hub` as transformers does it, but for the upload itself, whose arguments are the hub's own to apply."""
+    uploads = []
+    hub = SimpleNamespace(upload_folder=lambda **arguments: uploads.append(arguments))
+    with scripted_server(60) as server:
+        trainer = MGSTrainer(tiny_policy, reward, config(tmp_path, server), long_prompts(5))
+        trainer.train()
+    monkeypatch.setattr("transformers.trainer.hf_api", lambda: hub)
+    monkeypatch.setattr(trainer, "init_hf_repo", lambda **_: None)
+    monkeypatch.setattr(trainer, "hub_model_id", "some/model", raising=False)
+    trainer.push_to_hub()
+    [upload] = uploads
+    files = [str(path.relative_to(tmp_path)) for path in Path(upload["folder_path"]).rglob("*") if path.is_file()]
+    taken = set(filter_repo_objects(files, ignore_patterns=upload["ignore_patterns"]))
+    assert {"model.safetensors", "metrics.jsonl", "conflicts.jsonl"} <= taken
+    left = {Path(name).parts[0] for name in set(files) - taken}
+    assert left == {"_served_weights"}
 
 
 def test_only_the_main_process_has_to_reach_the_servers(tmp_path, monkeypatch):

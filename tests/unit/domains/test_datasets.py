@@ -107,6 +107,65 @@ def test_missing_files_directories_and_hub_ids(tmp_path, monkeypatch):
         read_rows(DatasetSpec(path="some/dataset"))
 
 
+def numbered(count):
+    return [{"prompt": f"prompt {n}"} for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        ("train", range(10)),
+        ("train[:3]", range(3)),
+        ("train[-2:]", [8, 9]),
+        ("train[50%:]", range(5, 10)),
+        ("train[:2]+train[8:]", [0, 1, 8, 9]),
+    ],
+)
+def test_a_split_may_be_a_part_wherever_the_data_is(tmp_path, monkeypatch, split, expected):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    rows = numbered(10)
+    file = write(tmp_path / "a.jsonl", lines(*rows)).path
+    hf.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    hf.DatasetDict({"train": hf.Dataset.from_list(rows)}).save_to_disk(tmp_path / "splits")
+    wanted = [rows[n] for n in expected]
+    for spec in (
+        DatasetSpec(file, split=split),
+        DatasetSpec(str(tmp_path / "saved"), split=split),
+        DatasetSpec(str(tmp_path / "splits"), split=split),
+        DatasetSpec("json", data_files=file, split=split),  # as a hub dataset is loaded, by its builder
+    ):
+        assert read_rows(spec) == wanted, spec
+
+
+def test_splits_of_a_saved_dataset(tmp_path):
+    first, second = hf.Dataset.from_list(numbered(2)), hf.Dataset.from_list(numbered(3))
+    hf.DatasetDict({"train": first, "test": second}).save_to_disk(tmp_path / "splits")
+    assert read_rows(DatasetSpec(str(tmp_path / "splits"), split="train[:1]+test[1:]")) == [
+        {"prompt": "prompt 0"},
+        {"prompt": "prompt 1"},
+        {"prompt": "prompt 2"},
+    ]
+    hf.Dataset.from_list(numbered(2), split="test").save_to_disk(tmp_path / "one")
+    for split in ("train", "test"):  # the default, and the split that it was saved from
+        assert read_rows(DatasetSpec(str(tmp_path / "one"), split=split)) == numbered(2)
+
+
+@pytest.mark.parametrize("split", ["test", "train[", "train[:200%]"])
+def test_a_split_that_is_not_there_is_refused(tmp_path, monkeypatch, split):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    file = write(tmp_path / "a.jsonl", lines(*ROWS)).path
+    hf.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    for spec in (
+        DatasetSpec(file, split=split),
+        DatasetSpec(str(tmp_path / "saved"), split=split),
+        DatasetSpec("json", data_files=file, split=split),
+    ):
+        with pytest.raises(ValueError) as caught:
+            read_rows(spec)
+        message = str(caught.value)
+        assert f"split {split!r}" in message and repr(spec.path) in message and "\n" not in message, message
+
+
 # --- published schemas ---
 
 CASES = {

@@ -84,6 +84,10 @@ def test_a_recipe_can_build_on_a_shipped_one(tmp_path):
         ("domains.math.dataset=[a]", ["domains.math.dataset", "['a']"]),
         ("domains.math.dataset.limit=0", ["domains.math.dataset", "limit"]),
         ("domains.math.dataset={path: a, invalid_rows: skip}", ["invalid_rows", "skip", "drop"]),
+        ("domains.math.dataset.name=x", ["domains.math.dataset.name", "'x'", "'rows.jsonl' is local"]),
+        ("domains.math.dataset.revision=x", ["domains.math.dataset.revision", "'x'", "hub"]),
+        ("domains.math.eval_dataset={path: b.csv, data_files: x}", ["domains.math.eval_dataset.data_files", "'x'"]),
+        ("domains.math.dataset={path: /tmp, data_files: x}", ["domains.math.dataset.data_files", "'/tmp' is local"]),
         ("domains.chat={dataset: x}", ["domains.chat.verifier"]),
         ("domains.chat=null", ["domains.chat", "None"]),
         ("domains.a/b={dataset: x, verifier: math}", ["a/b"]),
@@ -112,11 +116,17 @@ def test_bad_recipes_are_one_sentence_with_field_and_value(small, override, word
     ("name", "words"),
     [
         ("miniatur", ["miniatur", "Did you mean 'miniature'?"]),
-        ("no/such.yaml", ["no/such.yaml"]),
+        ("no/such.yaml", ["no/such.yaml", "not an existing file"]),
+        ("baselines/mixed.yaml", ["not an existing file", "Did you mean 'baselines/mixed'?"]),
+        ("recipes/baselines/mixed.yaml", ["Did you mean 'baselines/mixed'?"]),
+        ("./recipes/miniature.yaml", ["Did you mean 'miniature'?"]),
+        ("recipes/baselines/mixed", ["Did you mean 'baselines/mixed'?"]),
+        ("recipes/mixed.yml", ["not a file ending in .yaml"]),
         ("recipes/miniature.yml", ["miniature.yml"]),
     ],
 )
-def test_unknown_recipes(name, words):
+def test_unknown_recipes(name, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError) as caught:
         find_recipe(name)
     assert all(word in str(caught.value) for word in words)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mgs_trl.redact import redact, redact_command
 from mgs_trl.report import write_report
 from mgs_trl.report.__main__ import main
 from mgs_trl.report.charts import MAX_POINTS
 from mgs_trl.report.conflicts import summarise
-from mgs_trl.report.redact import redact, redact_command
 
 from .logs import conflict_lines, embedded, gramians, metric_lines, module_names, write_lines, write_run
 

@@ -129,6 +129,15 @@ def test_any_recipe_can_be_studied_by_naming_strategies(tmp_path, trace, capsys)
     assert main([str(recipe), out, "strategies=[single]"]) == 2  # of which domain?
 
 
+def test_a_study_leaves_no_credentials(tmp_path, trace):
+    recipe, out = write_recipe(tmp_path, "other: [trainer.hub_token=hf_2]"), tmp_path / "out"
+    assert main([recipe, f"trainer.output_dir={out}", "trainer.hub_token=hf_1", "seeds=1", "workers=1"]) == 0
+    assert "hub_token: (hidden)" in (out / "study.yaml").read_text()
+    assert "trainer.hub_token=(hidden)" in (out / "study.json").read_text()
+    left = [path.read_text() for path in out.rglob("*") if path.is_file()]
+    assert len(left) > 4 and not any("hf_1" in text or "hf_2" in text for text in left)
+
+
 def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, trace, capsys):
     path = tmp_path / "recipe.yaml"
     out = f"trainer.output_dir={tmp_path / 'out'}"
