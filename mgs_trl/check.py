@@ -63,11 +63,12 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
 
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
     from mgs_trl.build import build_verifiers, check_evaluation, check_quotas
-    from mgs_trl.layout import check_saves_whole
+    from mgs_trl.layout import check_saves_whole, check_tensor_parallel
     from mgs_trl.rollouts.sampling import parse_sampling
 
     config = build_config(recipe, ranks)
     check_saves_whole(config)
+    check_tensor_parallel(config)
     parse_sampling(config).among(domains_with_rows(recipe))  # as the trainer does with the domains of its data
     quotas = check_quotas(recipe, config)
     check_evaluation(recipe, config)

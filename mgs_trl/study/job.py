@@ -14,6 +14,7 @@ from mgs_trl.staged import train_strategy
 from mgs_trl.study.plan import RESULT, Run
 
 RECIPE = "MGS_TRL_STUDY_RECIPE"  # the recipe's file, for the workers
+ONE_PROCESS: dict[str, Any] = {"vllm_tensor_parallel_size": 1}  # whatever the recipe says: a worker is the only rank
 _SCORE = re.compile(r"eval_domain/(.+)/reward")
 
 
@@ -43,7 +44,7 @@ def execute(run: Run) -> None:
 
 def train(recipe: Recipe, first: bool = True) -> int:
     """One run, as the command does it but for its evaluations; the policy is whole, adapters are merged into it."""
-    trainer = build_trainer(recipe)
+    trainer = build_trainer(recipe, **ONE_PROCESS)
     trainer.train()
     output = output_of(recipe)
     (output / "recipe.yaml").write_text(recipe_yaml(recipe))
@@ -60,7 +61,8 @@ def evaluate(recipe: Recipe, times: int) -> dict[str, float]:
     Raises:
         ValueError: an evaluation scored nothing of some domain, so there is no mean of all domains.
     """
-    trainer = build_trainer(recipe)  # seeds everything: the same prompts and the same noise for every strategy
+    # This seeds everything: the same prompts and the same noise for every strategy.
+    trainer = build_trainer(recipe, **ONE_PROCESS)
     for _ in range(times):
         trainer.evaluate()
     release(trainer)
