@@ -118,7 +118,8 @@ def _memory(plan: Plan) -> "MemoryEstimate | None":
     dtype = {None: "float32", "auto": stored}.get(spec.dtype, spec.dtype)  # TRL loads in float32 unless told otherwise
     parameters, trained = count_parameters(policy, adapter)
     layout = launch_layout(plan.config, plan.ranks)
-    needed = estimate(parameters, len(plan.quotas), plan.config, layout, dtype or "float32", trained)
+    domains, has_adapter = len(plan.quotas), adapter is not None
+    needed = estimate(parameters, domains, plan.config, layout, dtype or "float32", trained, has_adapter)
     if torch.cuda.is_available():
         check_fits(needed, torch.cuda.get_device_properties(0).total_memory)
     return needed
