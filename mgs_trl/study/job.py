@@ -12,6 +12,7 @@ from mgs_trl.build import build_trainer, release, save_policy
 from mgs_trl.recipe import Recipe, load_recipe, output_of, recipe_yaml
 from mgs_trl.staged import train_strategy
 from mgs_trl.study.plan import RESULT, Run
+from mgs_trl.trackers import open_trackers, tracked
 
 RECIPE = "MGS_TRL_STUDY_RECIPE"  # the recipe's file, for the workers
 ONE_PROCESS: dict[str, Any] = {"vllm_tensor_parallel_size": 1}  # whatever the recipe says: a worker is the only rank
@@ -45,10 +46,11 @@ def execute(run: Run) -> None:
 def train(recipe: Recipe, first: bool = True) -> int:
     """One run, as the command does it but for its evaluations; the policy is whole, adapters are merged into it."""
     trainer = build_trainer(recipe, **ONE_PROCESS)
-    trainer.train()
     output = output_of(recipe)
-    (output / "recipe.yaml").write_text(recipe_yaml(recipe))
-    save_policy(trainer)
+    with tracked(trainer):
+        trainer.train()
+        (output / "recipe.yaml").write_text(recipe_yaml(recipe))
+        save_policy(trainer)
     release(trainer)
     if holds_adapter(output):
         fold_adapter(output, recipe.model.name_or_path, recipe.model.revision)
@@ -63,8 +65,10 @@ def evaluate(recipe: Recipe, times: int) -> dict[str, float]:
     """
     # This seeds everything: the same prompts and the same noise for every strategy.
     trainer = build_trainer(recipe, **ONE_PROCESS)
-    for _ in range(times):
-        trainer.evaluate()
+    with tracked(trainer):
+        open_trackers(trainer)
+        for _ in range(times):
+            trainer.evaluate()
     release(trainer)
     history: list[dict[str, Any]] = trainer.state.log_history
     found: dict[str, list[float]] = {}
