@@ -12,7 +12,7 @@ from mgs_trl.domains.prompts import PromptForm, prompt_form, prompt_length, writ
 from mgs_trl.domains.schedule import quotas
 from mgs_trl.domains.schemas import Row
 from mgs_trl.domains.templates import find_template
-from mgs_trl.layout import check_saves_whole
+from mgs_trl.layout import check_launch, check_saves_whole
 from mgs_trl.recipe import DatasetSpec, Recipe
 from mgs_trl.strategies import trained_domains
 from mgs_trl.verifiers import Verifier, build_verifier
@@ -47,6 +47,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     check_saves_whole(config)
     for name, value in changes.items():
         setattr(config, name, value)
+    check_launch(config, recipe.model.name_or_path)
     check_quotas(recipe, config)
     check_evaluation(recipe, config)
     verifiers = build_verifiers(recipe)

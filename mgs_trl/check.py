@@ -63,11 +63,12 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
 
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
     from mgs_trl.build import build_verifiers, check_evaluation, check_quotas
-    from mgs_trl.layout import check_saves_whole
+    from mgs_trl.layout import check_saves_whole, check_tensor_parallel
     from mgs_trl.rollouts.sampling import parse_sampling
 
     config = build_config(recipe, ranks)
     check_saves_whole(config)
+    check_tensor_parallel(config)
     parse_sampling(config).among(domains_with_rows(recipe))  # as the trainer does with the domains of its data
     quotas = check_quotas(recipe, config)
     check_evaluation(recipe, config)
@@ -117,7 +118,8 @@ def _memory(plan: Plan) -> "MemoryEstimate | None":
     dtype = {None: "float32", "auto": stored}.get(spec.dtype, spec.dtype)  # TRL loads in float32 unless told otherwise
     parameters, trained = count_parameters(policy, adapter)
     layout = launch_layout(plan.config, plan.ranks)
-    needed = estimate(parameters, len(plan.quotas), plan.config, layout, dtype or "float32", trained)
+    domains, has_adapter = len(plan.quotas), adapter is not None
+    needed = estimate(parameters, domains, plan.config, layout, dtype or "float32", trained, has_adapter)
     if torch.cuda.is_available():
         check_fits(needed, torch.cuda.get_device_properties(0).total_memory)
     return needed

@@ -89,6 +89,8 @@ def generate(arguments: argparse.Namespace) -> list[Sample]:
 
     from mgs_trl.build import build_trainer
 
+    # Given several, transformers would split the policy between them.
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     parallel = recipe.trainer.get("vllm_tensor_parallel_size") or 1
     if parallel > 1:
         print(f"vllm_tensor_parallel_size is {parallel} in the recipe; here it is 1, for one process.", file=sys.stderr)

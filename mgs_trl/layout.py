@@ -62,6 +62,41 @@ def launch_layout(config: MGSConfig, ranks: int, environment: Mapping[str, str] 
     return Layout("ddp" if ranks > 1 else "single", ranks)
 
 
+def check_tensor_parallel(config: MGSConfig) -> None:
+    """Refuse engines in the training processes that would each need more ranks than there are, or a part of them.
+
+    Raises:
+        ValueError: `vllm_tensor_parallel_size` does not divide the number of ranks.
+    """
+    size, ranks = config.vllm_tensor_parallel_size, config.world_size
+    if config.use_vllm and config.vllm_mode == "colocate" and (size < 1 or ranks % size):
+        raise ValueError(
+            f"vllm_tensor_parallel_size is {size}, but with vLLM in the training processes it must divide the number "
+            f"of ranks, which is {ranks}."
+        )
+
+
+def check_launch(config: MGSConfig, model: Any) -> None:
+    """Refuse a launch that TRL would refuse too, but after it has loaded the policy.
+
+    Args:
+        model: the policy, or its name.
+
+    Raises:
+        ValueError: as `check_tensor_parallel`, or one process for several GPUs.
+    """
+    check_tensor_parallel(config)
+    if isinstance(model, str):
+        is_split = bool(cast(dict[str, Any], config.model_init_kwargs or {}).get("device_map"))
+    else:
+        is_split = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
+    if config.n_gpu > 1 and not is_split:
+        raise ValueError(
+            f"{config.n_gpu} GPUs are visible to a single process, but it can train on one; start one process per GPU "
+            "with `accelerate launch`, or make a single GPU visible with CUDA_VISIBLE_DEVICES."
+        )
+
+
 def check_saves_whole(config: MGSConfig, environment: Mapping[str, str] = os.environ) -> None:
     """Refuse a run whose policy could only be saved in the engine's own shards.
 

@@ -1,4 +1,5 @@
-"""What a rank must hold, before anything is loaded: weights, gradients, optimizer states, and surgery's copies."""
+"""What a rank must hold, before anything is loaded: weights, those of the reference, gradients, optimizer states, and
+surgery's copies."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ class MemoryEstimate:
         weights, gradients, optimizer: what training holds without surgery.
         kept: the copies of domain gradients that surgery holds: T - 1, as the last domain's is overwritten in place.
         kept_on_host: whether the copies are in host memory.
+        reference: weights of the model that the KL term compares the policy with; they lie where the policy's do.
     """
 
     layout: Layout
@@ -26,12 +28,13 @@ class MemoryEstimate:
     optimizer: int
     kept: int
     kept_on_host: bool
+    reference: int = 0
 
     @property
     def device(self) -> int:
         """Bytes on the device."""
         offloaded = 0 if self.layout.offload else self.gradients + self.optimizer
-        weights = 0 if self.layout.offload_weights else self.weights
+        weights = 0 if self.layout.offload_weights else self.weights + self.reference
         return weights + offloaded + (0 if self.kept_on_host else self.kept)
 
     def line(self) -> str:
@@ -39,9 +42,10 @@ class MemoryEstimate:
         place = {False: "", True: " on the host"}
         weights, host = place[self.layout.offload_weights], place[self.layout.offload]
         kept = place[self.kept_on_host]
+        reference = f"{_gib(self.reference)} weights of the KL reference{weights}, " if self.reference else ""
         ranks = f" over {self.layout.ranks} ranks" if self.layout.ranks > 1 else ""
         return (
-            f"{_gib(self.weights)} weights{weights}, {_gib(self.gradients)} gradients{host}, "
+            f"{_gib(self.weights)} weights{weights}, {reference}{_gib(self.gradients)} gradients{host}, "
             f"{_gib(self.optimizer)} optimizer states{host}, {_gib(self.kept)} kept domain gradients{kept} "
             f"({self.layout.engine}{ranks}); activations, vLLM and reward models come on top"
         )
@@ -54,6 +58,7 @@ def estimate(
     layout: Layout,
     dtype: str = "float32",
     trained: int | None = None,
+    adapter: bool = False,
 ) -> MemoryEstimate:
     """What one rank holds.
 
@@ -62,6 +67,7 @@ def estimate(
         domains: domains of a window (T).
         dtype: in which the policy is loaded.
         trained: number of parameters that are trained; None for all.
+        adapter: whether they are an adapter's, without which the policy is its own reference.
     """
     trained = parameters if trained is None else trained
 
@@ -73,13 +79,16 @@ def estimate(
     # AdamW's two moments, and under DeepSpeed the master weights that bf16 weights are rounded from.
     states = 12 if deepspeed_bf16 else 2 * width
     copies = domains - 1 if domains > 1 and config.separates_domains else 0
+    weights = share(layout.sharded_weights, parameters) * width
     return MemoryEstimate(
         layout,
-        weights=share(layout.sharded_weights, parameters) * width,
+        weights=weights,
         gradients=share(layout.sharded_gradients) * width,
         optimizer=share(layout.sharded_step) * states,
         kept=copies * share(layout.sharded_step) * BYTES[config.surgery_dtype],
         kept_on_host=config.surgery_offload or layout.offload,
+        # TRL loads it as it loads the policy, and shards it under ZeRO-3 and FSDP2 alone.
+        reference=weights if config.beta and not adapter else 0,
     )
 
 

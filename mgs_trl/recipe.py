@@ -1,7 +1,7 @@
 """Recipes: composed YAML, checked against a typed schema, turned into one `Recipe`.
 
 A recipe is data. Loading one imports nothing it names and runs nothing; the only code a recipe can bring in is a
-verifier written as `package.module:function`, and that is imported when verifiers are built.
+verifier written as `package.module:function` (or a class), and that is imported when verifiers are built.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ class DomainSpec:
     """One domain: its data, its prompt, its verifiers, its share of every batch, its sampling.
 
     Attributes:
-        verifier: a name, `{name: {option: value}}`, `package.module:function`, or a list of these.
+        verifier: a name, `{name: {option: value}}`, `package.module:function` (or a class), or a list of these.
         share: share of the prompts of every optimizer step, relative to the other domains' shares.
         template: prompt template, `default` (the tokenizer's chat template) or `zero_think`.
         system_prompt: a system message put before every prompt.

@@ -19,6 +19,7 @@ from mgs_trl.recipe import Recipe, output_of, write_recipe
 from mgs_trl.staged import STAGED, train_strategy
 from mgs_trl.strategies import strategy_of
 from mgs_trl.summary import closing_tables, read_log
+from mgs_trl.trackers import open_trackers, tracked, tracked_as
 
 
 @dataclass
@@ -75,18 +76,19 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)
         write_recipe(recipe, output / "recipe.yaml")
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        stop.restore()
-    if stop.received:
-        if trainer.is_world_process_zero():
-            done = f"stopped after step {trainer.state.global_step}"
-            print(f"{done}; resume with: {command.again}", file=sys.stderr)
-        return 128 + stop.received
-    save_policy(trainer)  # first: an evaluation that fails must not cost the training
-    if heldout:
-        trainer.evaluate()
+    with tracked(trainer):
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+        finally:
+            stop.restore()
+        if stop.received:
+            if trainer.is_world_process_zero():
+                done = f"stopped after step {trainer.state.global_step}"
+                print(f"{done}; resume with: {command.again}", file=sys.stderr)
+            return 128 + stop.received
+        save_policy(trainer)  # first: an evaluation that fails must not cost the training
+        if heldout:
+            trainer.evaluate()
     release(trainer)
     return 0
 
@@ -95,14 +97,19 @@ def _evaluate_merged(recipe: Recipe) -> None:
     """Held-out rewards of a policy that no run of its own has trained, and how it came to be."""
     output = output_of(recipe)
     model = replace(recipe.model, name_or_path=str(output), revision=None)
-    trainer = build_trainer(replace(recipe, model=model, peft=None))
+    name = tracked_as(recipe.trainer.get("run_name"), output, "merged")
+    merged = replace(recipe, model=model, peft=None, trainer={**recipe.trainer, "run_name": name})
+    trainer = build_trainer(merged)
     if trainer.is_world_process_zero():
         (output / "metrics.jsonl").unlink(missing_ok=True)
         write_launches(output, [describe_launch(trainer.args, 0, 0)])
     if trainer.eval_dataset is not None:
         # DeepSpeed only takes models to evaluate that it shards, and here nothing has been trained.
         trainer.is_deepspeed_enabled = trainer.is_deepspeed_enabled and is_deepspeed_zero3_enabled()
-        trainer.evaluate()
+        with tracked(trainer):
+            open_trackers(trainer)
+            trainer.evaluate()
+    release(trainer)
 
 
 def _checkpoint(resume: str | None, output: Path, may_lack: bool) -> str | None:

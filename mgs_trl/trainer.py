@@ -18,6 +18,7 @@ from mgs_trl.config import MGSConfig
 from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
 from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
+from mgs_trl.layout import check_launch
 from mgs_trl.metrics import DomainMetrics
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
@@ -72,6 +73,7 @@ class MGSTrainer(RolloutTrainer):
             args = MGSConfig(f"{name.split('/')[-1]}-MGS")
         if not isinstance(args, MGSConfig):
             raise ValueError(f"args is a {type(args).__name__}, but MGSTrainer takes an MGSConfig.")
+        check_launch(args, model)
         self.mix = DomainMix.from_dataset(train_dataset, eval_dataset, args)
         if self.mix.multi_domain:
             check_supported(args, train_dataset)

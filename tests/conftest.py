@@ -48,6 +48,16 @@ def build_tiny_policy(directory: Path, **overrides) -> Path:
     return directory
 
 
+@pytest.fixture
+def offline_wandb(tmp_path, monkeypatch):
+    """wandb that writes below `tmp_path`; a process asks for the directory once, unless wandb is torn down."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    yield wandb
+    wandb.teardown()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def environment():
     """What TRL sets for a colocated engine (RANK, WORLD_SIZE, MASTER_PORT, ...) is not the next file's to inherit."""

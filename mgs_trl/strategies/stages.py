@@ -9,6 +9,7 @@ from typing import Any
 from mgs_trl.recipe import Recipe, output_of
 from mgs_trl.strategies.fields import known_domain, strategy_of, trained_domains
 from mgs_trl.strategies.merge import check_merge
+from mgs_trl.trackers import tracked_as
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def _stage(recipe: Recipe, name: str, domain: str, steps: int | None, continues:
     own = copy.deepcopy(recipe)
     own.strategy = {"single": {"domain": domain}}
     own.trainer["output_dir"] = str(output_of(recipe) / name)
+    own.trainer["run_name"] = tracked_as(recipe.trainer.get("run_name"), output_of(recipe), name)
     own.trainer.pop("domain_weights", None)  # of a domain against others, and here there is one
     if steps is not None:
         own.trainer["max_steps"] = steps

@@ -12,8 +12,10 @@ from mgs_trl.build import build_trainer, release, save_policy
 from mgs_trl.recipe import Recipe, load_recipe, output_of, write_recipe
 from mgs_trl.staged import train_strategy
 from mgs_trl.study.plan import RESULT, Run
+from mgs_trl.trackers import open_trackers, tracked
 
 RECIPE = "MGS_TRL_STUDY_RECIPE"  # the recipe's file, for the workers
+ONE_PROCESS: dict[str, Any] = {"vllm_tensor_parallel_size": 1}  # whatever the recipe says: a worker is the only rank
 _SCORE = re.compile(r"eval_domain/(.+)/reward")
 
 
@@ -43,11 +45,12 @@ def execute(run: Run) -> None:
 
 def train(recipe: Recipe, first: bool = True) -> int:
     """One run, as the command does it but for its evaluations; the policy is whole, adapters are merged into it."""
-    trainer = build_trainer(recipe)
-    trainer.train()
+    trainer = build_trainer(recipe, **ONE_PROCESS)
     output = output_of(recipe)
-    write_recipe(recipe, output / "recipe.yaml")
-    save_policy(trainer)
+    with tracked(trainer):
+        trainer.train()
+        write_recipe(recipe, output / "recipe.yaml")
+        save_policy(trainer)
     release(trainer)
     if holds_adapter(output):
         fold_adapter(output, recipe.model.name_or_path, recipe.model.revision)
@@ -60,9 +63,12 @@ def evaluate(recipe: Recipe, times: int) -> dict[str, float]:
     Raises:
         ValueError: an evaluation scored nothing of some domain, so there is no mean of all domains.
     """
-    trainer = build_trainer(recipe)  # seeds everything: the same prompts and the same noise for every strategy
-    for _ in range(times):
-        trainer.evaluate()
+    # This seeds everything: the same prompts and the same noise for every strategy.
+    trainer = build_trainer(recipe, **ONE_PROCESS)
+    with tracked(trainer):
+        open_trackers(trainer)
+        for _ in range(times):
+            trainer.evaluate()
     release(trainer)
     history: list[dict[str, Any]] = trainer.state.log_history
     found: dict[str, list[float]] = {}

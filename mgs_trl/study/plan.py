@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, recipe_yaml
+from mgs_trl.trackers import tracked_as
 
 MEAN = "mean"  # the plain mean of all domains, listed like a domain
 BASE = "base"  # the policies that training starts from, evaluated like all others
@@ -71,21 +72,32 @@ def plan_runs(recipe: Recipe, overrides: Sequence[str], root: Path) -> list[Run]
     if MEAN in recipe.domains:
         raise ValueError(f"domains has the name {MEAN!r}, which a study's tables give to the mean of all domains.")
     common = hashlib.sha256(_without_study(recipe).encode()).hexdigest()
+    called = recipe.trainer.get("run_name")
     runs = []
     for seed in range(study.seeds):
         start = seed % len(study.checkpoints)
         if seed == start:
             own = [*overrides, *study.checkpoints[start]]
-            runs.append(_run(study, common, root, BASE, BASE, seed, own))
+            runs.append(_run(study, common, root, called, BASE, BASE, seed, own))
         for regime, changes in study.regimes.items():
             for strategy in study.strategies:
                 if regime in study.only.get(strategy, study.regimes):
                     own = [*overrides, *study.checkpoints[start], *changes]
-                    runs.append(_run(study, common, root, regime, strategy, seed, own))
+                    runs.append(_run(study, common, root, called, regime, strategy, seed, own))
     return runs
 
 
-def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, seed: int, own: list[str]) -> Run:
+def _run(
+    study: StudySpec,
+    common: str,
+    root: Path,
+    called: str | None,
+    regime: str,
+    strategy: str,
+    seed: int,
+    own: list[str],
+) -> Run:
+    tracked = tracked_as(called, root, run_name(regime, strategy, seed).replace("/", "-"))
     directory = root / "runs" / run_name(regime, strategy, seed)
     seeded = f"trainer.seed={seed}"
     training: list[str] = []
@@ -93,8 +105,13 @@ def _run(study: StudySpec, common: str, root: Path, regime: str, strategy: str, 
     needs = [run_name(regime, other, seed) for text in asked for other in _REFERENCE.findall(text)]
     if strategy != BASE:
         changes = [_REFERENCE.sub(lambda m: _value(root / "runs" / run_name(regime, m[1], seed)), t) for t in asked]
-        training = [*own, *changes, seeded, f"trainer.output_dir={_value(directory)}"]
-    evaluation = [*own, "peft=null", seeded, f"trainer.output_dir={_value(directory / 'evaluation')}"]
+        place = [f"trainer.output_dir={_value(directory)}", f"trainer.run_name={_value(tracked)}"]
+        training = [*own, *changes, seeded, *place]
+    place = [
+        f"trainer.output_dir={_value(directory / 'evaluation')}",
+        f"trainer.run_name={_value(f'{tracked}-evaluation')}",
+    ]
+    evaluation = [*own, "peft=null", seeded, *place]
     if strategy != BASE:
         evaluation.append(f"model.name_or_path={_value(directory)}")
     lasting = [text for text in own if not text.startswith("trainer.output_dir=")]  # a study may move
@@ -120,8 +137,8 @@ def _made_of(study: StudySpec, strategy: str) -> list[Any]:
     return [asked, *(_made_of(study, other) for other in others)]
 
 
-def _value(path: Path) -> str:
-    """A path as the value of a hydra override: quoted where hydra's grammar asks for it."""
+def _value(path: Path | str) -> str:
+    """A path or a name as the value of a hydra override: quoted where hydra's grammar asks for it."""
     text = str(path)
     if re.fullmatch(r"[A-Za-z0-9_/.+-]+", text):
         return text

@@ -5,6 +5,7 @@ verifier: math                                   # a name
 verifier: {reward_model: {model: path, clip: [-10, 10]}}
 verifier: [{math: {fallback: none}, weight: 1.0}, {thinking_format: {}, weight: 0.2}]
 verifier: my_package.rewards:brevity             # any TRL reward function
+verifier: {my_package.rewards:Brevity: {words: 50}}   # a class of one's own that derives from `Verifier`
 ```
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 
 from mgs_trl.verifiers.base import Verifier
 from mgs_trl.verifiers.functions import function_class, function_verifier
+from mgs_trl.verifiers.guard import load_function
 from mgs_trl.verifiers.instructions.verifier import IFEvalVerifier
 from mgs_trl.verifiers.math import MathVerifier, ThinkingFormat
 from mgs_trl.verifiers.reward_model import RewardModelVerifier
@@ -32,7 +34,10 @@ VERIFIERS: dict[str, Callable[..., Verifier]] = {
 
 
 def register_verifier(name: str, make: Callable[..., Verifier]) -> None:
-    """Make `name` usable in recipes: `make(domain, **options)` returns the verifier."""
+    """Make `name` usable in recipes that this process builds: `make(domain, **options)` returns the verifier.
+
+    The commands import nothing that would call this; a recipe for them names the class, `package.module:Name`.
+    """
     if name in VERIFIERS:
         raise ValueError(f"verifier {name!r} is registered already")
     VERIFIERS[name] = make
@@ -45,7 +50,8 @@ def build_verifier(
 
     `spec`: a name or "package.module:function", a mapping `{name: options}`, a reward function, or a list
     of these, each mapping with an optional `weight` beside the name. The functions have distinct names
-    `domain/label` and give None for rows of other domains. Raises ValueError on unknown names and options,
+    `domain/label` and give None for rows of other domains. In place of a function there may be a subclass of
+    `Verifier`, which is made as a registered one is. Raises ValueError on unknown names and options,
     with a suggestion.
     """
     items = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
@@ -91,21 +97,33 @@ def _weight(value: Any, name: Any, domain: str | None) -> float:
 
 
 def _make(name: Any, options: dict[str, Any], domain: str | None, domain_column: str) -> Verifier:
-    if callable(name) or (isinstance(name, str) and ":" in name):
-        make: Callable[..., Verifier] = function_verifier
-        arguments: tuple[Any, ...] = (name, domain)
+    make: Callable[..., Verifier]
+    arguments: tuple[Any, ...] = (domain,)
+    loaded = load_function(name) if isinstance(name, str) and ":" in name else name
+    if inspect.isclass(loaded):
+        if not issubclass(loaded, Verifier):
+            raise ValueError(
+                f"domain {domain!r}: verifier {name!r} is a class that does not derive from mgs_trl.verifiers."
+                "Verifier, but it must be one that does, or a function"
+            )
+        make, known = loaded, _option_names(loaded)
+    elif callable(loaded):
+        make, arguments = function_verifier, (name, domain)
         known = (_option_names(function_class(name, options.get("isolated"))) or set()) | {"isolated"}
     elif isinstance(name, str) and name in VERIFIERS:
-        make = VERIFIERS[name]
-        arguments, known = (domain,), _option_names(make)
+        make, known = VERIFIERS[name], _option_names(VERIFIERS[name])
     else:
         near = difflib.get_close_matches(str(name), VERIFIERS, n=1)
         hint = f", did you mean {near[0]!r}" if near else ""
         raise ValueError(
             f"domain {domain!r}: verifier {name!r} is unknown{hint}; "
-            f"known are {', '.join(VERIFIERS)} and any 'package.module:function'"
+            f"known are {', '.join(VERIFIERS)} and any 'package.module:function' or 'package.module:Verifier'"
         )
     _check_options(known, name, options, domain)
+    try:
+        inspect.signature(make).bind(*arguments, domain_column=domain_column, **options)
+    except TypeError as error:
+        raise ValueError(f"domain {domain!r}: verifier {name!r} cannot be made: {error}") from None
     return make(*arguments, domain_column=domain_column, **options)
 
 

@@ -18,3 +18,13 @@ def test_kept_gradients_are_as_large_as_foretold(two, engine, tmp_path):
     config = MGSConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True)
     layout = Layout(engine.split("_")[0], 2, offload="offload" in engine)
     assert estimate(parameters, 3, config, layout).kept == pytest.approx(held, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3", "fsdp2"])
+def test_the_reference_is_as_large_as_foretold(four, engine, tmp_path):
+    result = four[f"uneven-dapo-{engine}"]
+    parameters = sum(value.numel() for value in result.parameters.values())
+    held = max(json.loads(result.file(f"reference_{rank}.json").read_text()) for rank in range(4))
+    config = MGSConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, beta=0.05)
+    assert estimate(parameters, 3, config, Layout(engine, 4)).reference == pytest.approx(held, rel=0.1)

@@ -66,6 +66,13 @@ def whole_parameters(trainer, engine: str) -> dict[str, torch.Tensor]:
     return result
 
 
+def local_bytes(model: torch.nn.Module) -> int:
+    """What this rank holds of a model's parameters."""
+    whole = [getattr(p, "ds_tensor", p) for p in model.parameters()]  # where ZeRO-3 keeps a parameter's shard
+    held = [p.to_local() if hasattr(p, "to_local") else p for p in whole]
+    return sum(p.numel() * p.element_size() for p in held)
+
+
 def run(case: dict[str, Any], model: str, out: Path) -> None:
     from mgs_trl import MGSConfig
     from mgs_trl.build import save_policy
@@ -141,6 +148,8 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
     if trainer._collector is not None:
         kept = sum(buffer.numel() * buffer.element_size() for buffer in trainer._collector._buffers)
         (out / f"kept_{RANK}.json").write_text(json.dumps(kept))
+    if trainer.ref_model is not None:
+        (out / f"reference_{RANK}.json").write_text(json.dumps(local_bytes(trainer.ref_model)))
     if counter is not None:
         (out / "collectives.json").write_text(json.dumps(counter.moved))
     if case["saves"]:

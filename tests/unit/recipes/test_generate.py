@@ -1,6 +1,7 @@
 """`python -m mgs_trl.generate`: completions and scores are those of the verifiers on what the policy wrote."""
 
 import json
+import os
 
 import pytest
 
@@ -70,3 +71,20 @@ def test_one_process_is_enough_for_a_recipe_of_several(miniature, monkeypatch, c
     assert changes["vllm_tensor_parallel_size"] == 1
     said = "vllm_tensor_parallel_size is 2 in the recipe; here it is 1, for one process."
     assert capsys.readouterr().err.splitlines() == [said, "error: enough seen."]
+
+
+@pytest.mark.parametrize("visible, taken", [(None, "0"), ("3,1", "3"), ("GPU-a", "GPU-a"), ("", "")])
+def test_one_gpu_is_enough_for_one_process(miniature, monkeypatch, visible, taken):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    seen = []
+
+    def build(recipe, **given):
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        raise ValueError("enough seen.")
+
+    monkeypatch.setattr("mgs_trl.build.build_trainer", build)
+    assert main(SMALL) == 2
+    assert seen == [taken]

@@ -1,12 +1,17 @@
 """What a check says of launches: of ZeRO-3, of policies that could not be saved, of evaluations that split groups."""
 
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from mgs_trl import MGSConfig
-from mgs_trl.layout import check_saves_whole
+from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.layout import check_launch, check_saves_whole, check_tensor_parallel
 from mgs_trl.train import main
+from tests.support.rollouts import prompts, reward
+from tests.unit.recipes.test_train import SMALL
 
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 
@@ -62,3 +67,56 @@ def test_a_check_names_evaluation_batches_that_split_groups(miniature, capsys):
     assert main(["miniature", "--check", "rollout=transformers", "trainer.num_generations_eval=7"]) == 2
     assert "per_device_eval_batch_size is 192" in capsys.readouterr().err
     assert main(["miniature", "--check", "rollout=transformers", "trainer.num_generations_eval=16"]) == 0
+
+
+@pytest.mark.parametrize("ranks, size, fits", [(8, 2, True), (4, 4, True), (1, 2, False), (3, 2, False), (8, 0, False)])
+def test_tensor_parallel_engines_need_whole_groups_of_ranks(capsys, ranks, size, fits):
+    """As TRL says when it makes the engine, which is after it has loaded the policy."""
+    command = ["math_chat_if", f"trainer.vllm_tensor_parallel_size={size}", "--check", "--ranks", str(ranks)]
+    data = Path(__file__).parents[3] / "examples" / "data"
+    files = {"math": "simplerl_level3to5", "chat": "wildchat_if", "instruction_following": "nemotron_if"}
+    local = [f"domains.{name}.dataset={data / file}.jsonl" for name, file in files.items()]
+    code = main([*command, *local, f"trainer.gradient_accumulation_steps={16 if ranks < 8 else 4}"])
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    expected = f"error: vllm_tensor_parallel_size is {size}, but with vLLM in the training processes it must divide "
+    assert (code, errors) == ((0, []) if fits else (2, [f"{expected}the number of ranks, which is {ranks}."]))
+
+
+def test_tensor_parallelism_of_a_server_is_the_servers(tmp_path):
+    config = MGSConfig(str(tmp_path), use_cpu=True, bf16=False, vllm_tensor_parallel_size=2)
+    for changes in ({"use_vllm": False}, {"use_vllm": True, "vllm_mode": "server"}):
+        vars(config).update(changes)
+        check_tensor_parallel(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpus", "message"),
+    [
+        ({"use_vllm": True, "vllm_tensor_parallel_size": 2, "use_cpu": True}, 0, r"^vllm_tensor_parallel.* 1\.$"),
+        ({}, 2, r"^2 GPUs are visible to a single process, .*`accelerate launch`.*CUDA_VISIBLE_DEVICES\.$"),
+    ],
+)  # fmt: skip
+def test_a_launch_that_cannot_train_is_refused_before_the_policy_is_loaded(
+    miniature, tmp_path, monkeypatch, capsys, changes, gpus, message
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)  # transformers counts so
+    args = MGSConfig(str(tmp_path), bf16=False, **changes)
+    with pytest.raises(ValueError, match=message):
+        MGSTrainer("no/such/policy", reward, args, prompts(4))
+    monkeypatch.setattr("mgs_trl.build.load_data", None)
+    rollout = "vllm" if changes.pop("use_vllm", False) else "transformers"
+    small = [*SMALL, f"rollout={rollout}", "trainer.use_cpu=false", f"trainer.output_dir={tmp_path}"]
+    assert main(["miniature", *small, *(f"trainer.{name}={value}" for name, value in changes.items())]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert re.search(message, line.removeprefix("error: ")), line
+
+
+def test_a_policy_that_is_split_over_gpus_needs_one_process(tmp_path, monkeypatch):
+    """Transformers then makes one model of them, not copies."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    config = MGSConfig(str(tmp_path), bf16=False)
+    check_launch(config, SimpleNamespace(hf_device_map={"model.embed_tokens": 0, "lm_head": 1}))
+    with pytest.raises(ValueError, match="2 GPUs"):
+        check_launch(config, SimpleNamespace(hf_device_map={"": 0}))
+    config.model_init_kwargs = {"device_map": "auto"}
+    check_launch(config, "some/policy")

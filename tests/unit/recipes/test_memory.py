@@ -3,11 +3,16 @@
 import json
 
 import pytest
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
-from mgs_trl import MGSConfig
+from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.layout import Layout, launch_layout
 from mgs_trl.memory import GIB, check_fits, count_parameters, empty_policy, estimate
+from mgs_trl.train import main
+from tests.support.rollouts import prompts, reward
+
+LORA = "peft={r: 2, target_modules: [q_proj]}"
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def test_parameters_are_counted_as_the_loaded_model_has_them(tmp_path, tied):
 
 
 def test_of_an_adapter_only_its_own_parameters_are_trained(tiny_policy, config):
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
     adapter = LoraConfig(r=3, target_modules=["q_proj", "down_proj"], modules_to_save=["lm_head"])
     loaded = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_policy), adapter)
@@ -40,8 +45,6 @@ def test_of_an_adapter_only_its_own_parameters_are_trained(tiny_policy, config):
 
 
 def test_an_adapter_that_does_not_fit_is_one_sentence(tiny_policy):
-    from peft import LoraConfig
-
     empty, _ = empty_policy(str(tiny_policy))
     with pytest.raises(ValueError, match=r"peft: Target modules .*'query'"):
         count_parameters(empty, LoraConfig(target_modules=["query"]))
@@ -92,3 +95,43 @@ def test_the_layout_follows_the_launcher(config, tmp_path):
     file.write_text(json.dumps({"zero_optimization": {"stage": 1, "offload_optimizer": {"device": "cpu"}}}))
     named = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
     assert launch_layout(config, 2, named) == Layout("zero1", 2, offload=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "beta", "adapter"),
+    [("float32", 0.1, False), ("bfloat16", 0.1, False), ("float32", 0.0, False), ("float32", 0.1, True)],
+)
+def test_the_reference_is_as_large_as_trl_loads_it(tiny_policy, tmp_path, dtype, beta, adapter):
+    peft = LoraConfig(r=2, target_modules=["q_proj"]) if adapter else None
+    args = MGSConfig(str(tmp_path), bf16=False, use_cpu=True, beta=beta, num_generations=2,
+                     per_device_train_batch_size=12, model_init_kwargs={"dtype": dtype})  # fmt: skip
+    trainer = MGSTrainer(str(tiny_policy), reward, args, prompts(4), peft_config=peft)
+    loaded = [] if trainer.ref_model is None else list(trainer.ref_model.parameters())
+    empty, _ = empty_policy(str(tiny_policy))
+    parameters, trained = count_parameters(empty, peft)
+    got = estimate(parameters, 3, args, Layout("single", 1), dtype, trained, adapter)
+    assert bool(loaded) == (beta > 0 and not adapter)
+    assert got.reference == sum(p.numel() * p.element_size() for p in loaded)
+
+
+def test_the_reference_lies_where_the_weights_do(config):
+    """By hand, for 7e9 parameters on eight ranks: TRL shards it under ZeRO-3 and FSDP2, and DeepSpeed casts it."""
+    config.beta = 0.001
+    whole, shard = 28_000_000_000, 3_500_000_000
+    for engine, size in {"ddp": whole, "zero1": whole, "zero2": whole, "zero3": shard, "fsdp2": shard}.items():
+        assert estimate(7_000_000_000, 3, config, Layout(engine, 8)).reference == size
+    got = estimate(7_000_000_000, 3, config, Layout("fsdp2", 8))
+    assert got.device == 7 * shard and "3.26 GiB weights of the KL reference, 3.26 GiB gradients" in got.line()
+    hosted = estimate(7_000_000_000, 3, config, Layout("zero3", 8, offload=True, offload_weights=True))
+    assert hosted.device == 0 and "KL reference on the host" in hosted.line()
+    config.bf16 = True
+    assert estimate(7_000_000_000, 3, config, Layout("zero2", 8)).reference == whole // 2
+    assert estimate(7_000_000_000, 3, config, Layout("ddp", 8)).reference == whole  # its forward alone is in bf16
+
+
+@pytest.mark.parametrize(
+    "changes, shown", [(["trainer.beta=0.1"], True), ([], False), (["trainer.beta=0.1", LORA], False)]
+)
+def test_a_check_counts_the_reference(miniature, capsys, changes, shown):
+    assert main(["miniature", "rollout=transformers", "--check", *changes]) == 0
+    assert ("weights of the KL reference" in " ".join(capsys.readouterr().out.split())) == shown

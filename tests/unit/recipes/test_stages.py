@@ -13,6 +13,7 @@ from mgs_trl.recipe import load_recipe, output_of
 from mgs_trl.staged import train_strategy
 from mgs_trl.strategies.stages import stages_of
 from mgs_trl.train import main
+from tests.support.trackers import tensorboard_scalars, wandb_runs
 from tests.unit.recipes.test_train import SMALL
 
 SETTINGS = [
@@ -84,6 +85,44 @@ def test_a_sequence_logs_all_its_stages(sequence):
     assert evaluated == [0, 2, 4]  # before, and after each stage; also the domain that was not trained
     launches = json.loads((sequence / "run.json").read_text())["launches"]
     assert [(launch["stage"], launch["from_step"]) for launch in launches] == [("1_chat", 0), ("2_math", 2)]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parts"),
+    [(SEQUENCE, ["1_chat", "2_math"]), ("strategy=merge", ["expert_chat", "expert_math", "merged"])],
+)
+def test_trackers_show_each_run_of_a_strategy_by_itself(miniature, tmp_path, offline_wandb, strategy, parts):
+    """A tracker's run is the process's unless it is ended: steps of one stage came after those of another in it."""
+    output = tmp_path / "whole"
+    trackers = ["trainer.report_to=[wandb, tensorboard]", "~domains.instruction_following"]
+    assert main(["miniature", *SETTINGS, strategy, *trackers, f"trainer.output_dir={output}"]) == 0
+    assert offline_wandb.run is None
+    runs = wandb_runs(tmp_path)
+    assert sorted(runs) == [f"whole-{part}" for part in parts]
+    for part in parts:
+        here = output if part == "merged" else output / part
+        logged = lines(here / "metrics.jsonl")
+        for scalars in (runs[f"whole-{part}"], tensorboard_scalars(here / "runs")):
+            for split, prefix in (("train/", ""), ("eval/", "eval_")):
+                for domain in ("chat", "math"):
+                    name = f"domain/{domain}/reward"
+                    expected = {line["step"]: line[prefix + name] for line in logged if prefix + name in line}
+                    assert scalars.get(split + name, {}) == pytest.approx(expected, rel=1e-6)
+
+
+def test_trackio_shows_each_stage_with_its_evaluation(miniature, tmp_path, monkeypatch):
+    """transformers ends a run with the training; TRL still logs to it in the evaluation after that."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    pytest.importorskip("trackio", reason="trackio is absent: it would hold pillow back, so `dev` leaves it out")
+    from trackio.sqlite_storage import SQLiteStorage
+
+    options = ["trainer.report_to=trackio", "trainer.project=mgs", "trainer.trackio_static_space_id=false"]
+    assert main(["miniature", *SETTINGS, SEQUENCE, *options, f"trainer.output_dir={tmp_path / 'whole'}"]) == 0
+    assert sorted(SQLiteStorage.get_runs("mgs")) == ["whole-1_chat", "whole-2_math"]
+    for run, evaluated in (("whole-1_chat", [0, 2]), ("whole-2_math", [2])):
+        entries = SQLiteStorage.get_logs("mgs", run)
+        assert [e["train/global_step"] for e in entries if "train/loss" in e] == [1, 2]
+        assert [e["train/global_step"] for e in entries if "eval/domain/math/reward" in e] == evaluated
 
 
 def test_an_interrupted_sequence_goes_on_with_its_stage(miniature, sequence, tmp_path, monkeypatch, capsys):

@@ -12,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mgs_trl import MGSTrainer
 from mgs_trl.recipe import load_recipe
 from mgs_trl.study.job import RECIPE, execute
 from mgs_trl.study.plan import RESULT, Run, plan_runs
+from tests.support.trackers import wandb_runs
 
 CONTENT = """
 model: {policy}
@@ -100,6 +102,41 @@ def test_runs_train_evaluate_and_build_on_one_another(study, tmp_path):
     execute(runs["mixed"])
     assert result(runs["mixed"])["scores"] == again["scores"]
     assert not (runs["mixed"].directory / "left_behind").exists()
+
+
+def test_a_recipe_for_several_ranks_is_studied_on_one(study, tmp_path, monkeypatch):
+    """A worker is the only rank, whose vLLM cannot be parallel."""
+    study.write_text(study.read_text().replace("trainer:\n", "trainer:\n  vllm_tensor_parallel_size: 2\n"))
+    runs = {run.strategy: run for run in plan_runs(load_recipe(study), [], tmp_path / "out")}
+    sizes = []
+    made = MGSTrainer.__init__
+
+    def look(self, model, reward_funcs=None, args=None, *rest, **options):
+        assert args is not None
+        sizes.append(args.vllm_tensor_parallel_size)
+        made(self, model, reward_funcs, args, *rest, **options)
+
+    monkeypatch.setattr(MGSTrainer, "__init__", look)
+    execute(runs["mixed"])
+    assert sizes == [1, 1]  # training and evaluation
+
+
+def test_trackers_show_each_run_by_itself(study, tmp_path, monkeypatch, offline_wandb):
+    """Also one that comes after a run that has failed in the same worker."""
+    study.write_text(study.read_text().replace("report_to: none", "report_to: wandb"))
+    runs = {run.strategy: run for run in plan_runs(load_recipe(study), [], tmp_path / "out")}
+    with monkeypatch.context() as patch:
+        patch.setattr("mgs_trl.study.job.save_policy", None)
+        with pytest.raises(TypeError):
+            execute(runs["mgs"])
+    assert offline_wandb.run is None
+    execute(runs["mixed"])
+    assert offline_wandb.run is None
+    assert {name: len(tags["train/global_step"]) for name, tags in wandb_runs(tmp_path).items()} == {
+        "out-default-mgs-seed0": 2,
+        "out-default-mixed-seed0": 2,
+        "out-default-mixed-seed0-evaluation": 1,
+    }
 
 
 @pytest.mark.parametrize("adapter", [[], ["peft={r: 2, target_modules: [q_proj], init_lora_weights: gaussian}"]])

@@ -4,15 +4,16 @@ import json
 import math
 import re
 import socket
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.trackers import open_trackers, tracked
 from tests.support.rollouts import DOMAINS, prompts, reward
+from tests.support.trackers import tensorboard_scalars, wandb_runs
 
 from .conftest import SETTINGS
 
@@ -47,33 +48,6 @@ def documented() -> set[str]:
         pairs = [name.replace("{a}~{b}", f"{a}~{b}") for a in DOMAINS for b in DOMAINS if a < b]
         filled |= set(by_domain if "{d}" in name else pairs if "{a}" in name else [name.replace("{place}", "cpu")])
     return filled
-
-
-def tensorboard_scalars(folder: Path) -> dict[str, dict[int, float]]:
-    """By tag the value at each step, read with TensorBoard's own reader."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    found: dict[str, dict[int, float]] = {}
-    for path in folder.rglob("events.out.tfevents.*"):
-        events = EventAccumulator(str(path)).Reload()
-        for tag in events.Tags()["scalars"]:
-            found.setdefault(tag, {}).update({e.step: e.value for e in events.Scalars(tag)})
-    return found
-
-
-def leveldb_records(data: bytes) -> Iterator[bytes]:
-    """Records of a file in LevelDB's log format, in which wandb keeps a run, behind a header of seven bytes."""
-    place, record = 7, b""
-    while place < len(data):
-        if (left := 32768 - place % 32768) < 7:  # a record's header is never split between blocks
-            place += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        record += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield record
-            record = b""
 
 
 def assert_same(lines: list[dict], scalars: dict[str, dict[int, float]]) -> None:
@@ -123,25 +97,47 @@ def test_trackio_gets_them_all_without_network(train, tmp_path, monkeypatch):
     assert_same(lines, scalars)
 
 
-def test_wandb_gets_them_all_without_network(train, tmp_path, monkeypatch):
+def test_wandb_gets_them_all_without_network(train, tmp_path, offline_wandb):
     """Read from the file that an offline run leaves."""
-    wandb = pytest.importorskip("wandb")
-    from wandb.proto.wandb_internal_pb2 import Record
+    lines, _ = train(["wandb"], run_name="mine", eval_strategy="steps", eval_steps=1)
+    offline_wandb.finish()
+    assert_same(lines, wandb_runs(tmp_path)["mine"])
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    lines, _ = train(["wandb"], eval_strategy="steps", eval_steps=1)
-    wandb.finish()
-    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    records: list[Record] = []
-    while not any(record.HasField("exit") for record in records):  # wandb's own process writes on for a moment
-        records = [Record.FromString(data) for data in leveldb_records(path.read_bytes())]
-    scalars: dict[str, dict[int, float]] = {}
-    for items in (record.history.item for record in records):
-        entry = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
-        for name, value in entry.items():
-            scalars.setdefault(name, {})[entry["train/global_step"]] = value
-    assert_same(lines, scalars)
+
+class Events(TrainerCallback):
+    """What a tracker hears, in order."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.heard.append("begin")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.heard.append("evaluation" if any(name.startswith("eval_") for name in logs) else "log")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.heard.append("end")
+
+
+@pytest.mark.parametrize("trains", [True, False])
+@pytest.mark.parametrize("tool", ["MLflow", "Trackio"])
+def test_a_tracker_that_ends_with_the_training_ends_after_its_evaluation(
+    tiny_policy, tmp_path, monkeypatch, tool, trains
+):
+    """Trackio would stop an evaluation that came after its end or before its beginning, MLflow make a run of it."""
+    monkeypatch.setattr(f"transformers.integrations.integration_utils.{tool}Callback", Events)
+    events = Events()
+    args = MGSConfig(str(tmp_path), **{**SETTINGS, "max_completion_length": 4})
+    trainer = MGSTrainer(tiny_policy, reward, args, prompts(4), eval_dataset=prompts(2), callbacks=[events])
+    with tracked(trainer):
+        if trains:
+            trainer.train()
+        else:
+            open_trackers(trainer)
+        trainer.evaluate()
+    training = ["log", "log"] if trains else []  # a step, and the whole
+    assert events.heard == ["begin", *training, "evaluation", "end"]
 
 
 @pytest.mark.parametrize("surgery", ["pcgrad", "observe"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import misbehaving
+import own_classes
 import pytest
 from omegaconf import OmegaConf
 
@@ -31,6 +32,10 @@ def names(spec, domain="math"):
         ("misbehaving:length_reward", [("math/length_reward", 1.0)]),
         ({"misbehaving:length_reward": {"isolated": False, "clip": [0, 1]}}, [("math/length_reward", 1.0)]),
         (misbehaving.length_reward, [("math/length_reward", 1.0)]),
+        ({"own_classes:Brevity": {"words": 4}, "weight": 0.5}, [("math/brevity", 0.5)]),
+        ("own_classes:Shouting", [("math/shouting", 1.0)]),
+        (own_classes.Shouting, [("math/shouting", 1.0)]),
+        ({"own_classes:callable_object": {"isolated": False}}, [("math/NoVerifier", 1.0)]),
         ({"reward_model": {"model": "somewhere"}}, [("math/reward_model", 1.0)]),
         ({"reward_server": {"url": "http://127.0.0.1:9"}}, [("math/reward_server", 1.0)]),
     ],
@@ -57,6 +62,17 @@ def test_every_form_of_a_recipe(spec, expected):
         ("misbehaving:missing", "cannot be imported"),
         ("no_such_module:f", "cannot be imported"),
         ("misbehaving:not_a_function", "is a int, not a function"),
+        (
+            "own_classes:NoVerifier",
+            "^domain 'd': verifier 'own_classes:NoVerifier' is a class that does not derive from",
+        ),
+        (own_classes.NoVerifier, "is a class that does not derive from"),
+        ("own_classes:Brevity", "^domain 'd': verifier 'own_classes:Brevity' cannot be made: missing.*'words'"),
+        ({"own_classes:Brevity": {"words": 0}}, "^words must be at least 1, got 0$"),
+        ({"own_classes:Brevity": {"words": 1, "isolated": True}}, "no option 'isolated'"),
+        ({"own_classes:Shouting": {"time_limt": 1}}, "did you mean 'time_limit'"),
+        ({"own_classes:Shouting": {"time_limit": 0}}, "^time_limit must be a positive number"),
+        ("own_classes:OnlyADomain", "cannot be made: got an unexpected keyword argument 'domain_column'"),
         ({"misbehaving:async_length_reward": {"isolated": True}}, "set isolated: false"),
         ({"misbehaving:length_reward": {"isolatd": True}}, "did you mean 'isolated'"),
         ({"misbehaving:length_reward": {"isolated": False, "time_limit": 2}}, "no option 'time_limit'"),
@@ -100,6 +116,16 @@ def test_registering_ones_own():
             register_verifier("constant", Constant)
     finally:
         del VERIFIERS["constant"]
+
+
+def test_a_class_of_ones_own_is_made_with_its_domain_and_options():
+    """As a registered one is: by its path, before anything is scored."""
+    spec = [{"own_classes:Brevity": {"words": 4, "clip": [0, 1.5], "name": "short"}}, "own_classes:Shouting"]
+    (brevity, _), (shouting, _) = build_verifier(spec, "d", domain_column="task")
+    assert type(brevity) is own_classes.Brevity and brevity.domain_column == "task"
+    batch = {"prompts": ["q"] * 3, "completions": ["a b c d e f g h", "a b", "A"], "task": ["d", "d", "e"]}
+    assert brevity(**batch) == [0.5, 1.5, None]
+    assert shouting(**{**batch, "completions": ["A B", "a b", "A"]}) == [1.0, 0.0, None]
 
 
 def test_an_isolated_function_may_return_numpys_numbers():
