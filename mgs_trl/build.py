@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgs_trl.adapter import adapter_config
@@ -13,9 +14,10 @@ from mgs_trl.domains.schedule import quotas
 from mgs_trl.domains.schemas import Row
 from mgs_trl.domains.templates import find_template
 from mgs_trl.layout import check_launch, check_saves_whole
-from mgs_trl.recipe import DatasetSpec, Recipe
+from mgs_trl.policy_path import check_model_path
+from mgs_trl.recipe import DatasetSpec, Recipe, output_of
 from mgs_trl.strategies import trained_domains
-from mgs_trl.verifiers import Verifier, build_verifier
+from mgs_trl.verifiers import RewardModelVerifier, Verifier, build_verifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -48,10 +50,12 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     for name, value in changes.items():
         setattr(config, name, value)
     check_launch(config, recipe.model.name_or_path)
+    make_output(output_of(recipe))
     check_quotas(recipe, config)
     check_evaluation(recipe, config)
     verifiers = build_verifiers(recipe)
     tokenizer = load_tokenizer(recipe)
+    check_reward_models(verifiers)
     data = load_data(recipe, verifiers)
     form = apply_template(recipe, tokenizer)
     for parts in (data.train, data.heldout):
@@ -65,18 +69,25 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
         if preflight is not None:
             preflight()
 
+    from peft.utils.error import NoMatchingPeftModuleError
+
     from mgs_trl.trainer import MGSTrainer
 
-    return MGSTrainer(
-        model=recipe.model.name_or_path,
-        reward_funcs=[function for function, _ in functions],
-        args=config,
-        train_dataset=train,
-        eval_dataset=heldout,
-        processing_class=tokenizer,
-        callbacks=list(callbacks),
-        peft_config=peft_config,
-    )
+    try:
+        return MGSTrainer(
+            model=recipe.model.name_or_path,
+            reward_funcs=[function for function, _ in functions],
+            args=config,
+            train_dataset=train,
+            eval_dataset=heldout,
+            processing_class=tokenizer,
+            callbacks=list(callbacks),
+            peft_config=peft_config,
+        )
+    except NoMatchingPeftModuleError as error:
+        raise ValueError(f"peft fits no module of the policy: {' '.join(str(error).split())}") from error
+    except ImportError as error:  # of an option, such as use_liger_kernel
+        raise ValueError(f"trainer asks for what is not installed: {' '.join(str(error).split())}") from error
 
 
 def release(trainer: "MGSTrainer") -> None:
@@ -86,6 +97,14 @@ def release(trainer: "MGSTrainer") -> None:
     llm = getattr(getattr(trainer, "vllm_generation", None), "llm", None)
     if llm is not None:
         release_engine(llm)
+
+
+def make_output(output: Path) -> None:
+    """Raises ValueError if the output directory is not there and cannot be made."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"trainer.output_dir is {str(output)!r}, which cannot be made: {error.strerror}.") from None
 
 
 def save_policy(trainer: "MGSTrainer") -> None:
@@ -137,6 +156,14 @@ def build_verifiers(recipe: Recipe) -> dict[str, Weighted]:
     return {name: build_verifier(domain.verifier, domain=name) for name, domain in recipe.domains.items()}
 
 
+def check_reward_models(verifiers: dict[str, Weighted]) -> None:
+    """Raises ValueError if a reward model is to be loaded from a path at which there is none."""
+    for name, functions in verifiers.items():
+        for function, _ in functions:
+            if isinstance(function, RewardModelVerifier) and isinstance(function.source, str):
+                check_model_path(f"domains.{name}.verifier: reward_model.model", function.source)
+
+
 def load_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
     """The policy's tokenizer, padding on the left.
 
@@ -146,6 +173,7 @@ def load_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     spec = recipe.model
+    check_model_path("model", spec.name_or_path)
     try:
         return AutoTokenizer.from_pretrained(
             spec.name_or_path,

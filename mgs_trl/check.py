@@ -3,7 +3,6 @@
 import os
 import socket
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mgs_trl.policy_path import is_local
 from mgs_trl.recipe import Recipe
 from mgs_trl.strategies import strategy_of
 
@@ -62,7 +62,7 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, below
 
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
-    from mgs_trl.build import build_verifiers, check_evaluation, check_quotas
+    from mgs_trl.build import build_verifiers, check_evaluation, check_quotas, check_reward_models
     from mgs_trl.layout import check_saves_whole, check_tensor_parallel
     from mgs_trl.rollouts.sampling import parse_sampling
 
@@ -75,9 +75,11 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     plan = Plan(recipe, config, ranks, quotas, build_verifiers(recipe), sampling_by_domain(recipe))
     if config.use_cpu and (config.bf16 or config.fp16):
         plan.unchecked.append("mixed precision (no GPU here)")
-    _check_data(plan, _tokenizer(plan))
+    tokenizer = _tokenizer(plan)
+    check_reward_models(plan.verifiers)
+    _check_data(plan, tokenizer)
     plan.memory = _memory(plan)
-    plan.unchecked.append("the weights of the policy and of reward models (loaded when training starts)")
+    plan.unchecked.append("the weights of the policy and of reward models, and reward servers (needed from the start)")
     return plan
 
 
@@ -86,12 +88,10 @@ def _tokenizer(plan: Plan) -> Any:
     from mgs_trl.build import load_tokenizer
 
     name = plan.recipe.model.name_or_path
-    if _is_local(name) and not Path(name).expanduser().is_dir():
-        raise ValueError(f"model {name!r} is not a directory.")
     try:
         return load_tokenizer(plan.recipe)
     except ValueError as error:
-        if _is_local(name) or "HF_HUB_OFFLINE" not in os.environ:
+        if is_local(name) or "HF_HUB_OFFLINE" not in os.environ:
             raise
         plan.unchecked.append(f"chat template and prompt lengths: {error}")
         return None
@@ -207,11 +207,6 @@ def _without_rows(plan: Plan, name: str) -> str:
     if name in plan.quotas:
         return "not reachable"
     return "evaluated only" if plan.recipe.domains[name].eval_dataset else "not used"
-
-
-def _is_local(name: str) -> bool:
-    """Whether a model name is a path: hub ids have at most one slash and start with a letter or digit."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
 
 
 def _hub_answers(timeout: float = 3.0) -> bool:

@@ -1,11 +1,15 @@
 """How a run will lie on its ranks, from what its config and its launcher ask for."""
 
+import argparse
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+import yaml
 
 from mgs_trl.config import MGSConfig
 
@@ -60,6 +64,32 @@ def launch_layout(config: MGSConfig, ranks: int, environment: Mapping[str, str] 
         offload = str(options.get("cpu_offload", environment.get("FSDP_OFFLOAD_PARAMS"))).lower() == "true"
         return Layout("fsdp2", ranks, offload, offload)
     return Layout("ddp" if ranks > 1 else "single", ranks)
+
+
+def check_processes(command: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse `accelerate launch --cpu` with several processes: it starts one and says nothing.
+
+    Args:
+        command: the command line that started this process.
+
+    Raises:
+        ValueError: several were asked for, by the command or by the file that it names.
+    """
+    if not command.startswith("accelerate ") or "WORLD_SIZE" in environment:
+        return
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--num_processes", "--num-processes", type=int)
+    parser.add_argument("--config_file", "--config-file", type=Path)
+    asked, _ = parser.parse_known_args(shlex.split(command))
+    processes = asked.num_processes
+    if processes is None and asked.config_file is not None:
+        processes = (yaml.safe_load(asked.config_file.read_text()) or {}).get("num_processes")
+    if asked.cpu and (processes or 1) > 1:
+        raise ValueError(
+            f"accelerate launch was asked for {processes} processes and --cpu, with which it starts one alone; "
+            "leave out --cpu, and set trainer.use_cpu=true for DDP without GPUs."
+        )
 
 
 def check_tensor_parallel(config: MGSConfig) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 
+from mgs_trl.adapter import holds_adapter
 from mgs_trl.build import build_trainer, release, save_policy
 from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
@@ -18,6 +20,7 @@ from mgs_trl.progress import ProgressLine
 from mgs_trl.recipe import Recipe, output_of, write_recipe
 from mgs_trl.staged import STAGED, train_strategy
 from mgs_trl.strategies import strategy_of
+from mgs_trl.strategies.saved_policy import holds_weights
 from mgs_trl.summary import closing_tables, read_log
 from mgs_trl.trackers import open_trackers, tracked, tracked_as
 
@@ -68,6 +71,7 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
     heldout = any(domain.eval_dataset for domain in recipe.domains.values())
     output = output_of(recipe)
     checkpoint = _checkpoint(command.resume, output, may_lack=staged)
+    _check_form(checkpoint, recipe)
     look_first = heldout and first and checkpoint is None and recipe.trainer.get("eval_on_start") is not False
     trainer = build_trainer(recipe, [stop], **({"eval_on_start": True} if look_first else {}))
     if not trainer.args.disable_tqdm:
@@ -121,14 +125,25 @@ def _checkpoint(resume: str | None, output: Path, may_lack: bool) -> str | None:
     if resume is None:
         return None
     if resume != "last":
-        if not Path(resume).is_dir():
-            raise ValueError(f"--resume: checkpoint {resume!r} is not a directory.")
+        if not (Path(resume) / TRAINER_STATE_NAME).is_file():
+            raise ValueError(f"--resume: {resume!r} is no checkpoint, a directory with {TRAINER_STATE_NAME}.")
         return resume
     last = last_checkpoint(output)
     if last is None and not may_lack:
         others = "; those in it are an earlier run's, which --resume DIR can name" if _has_checkpoints(output) else ""
         raise ValueError(f"--resume: there is no checkpoint of this run in {str(output)!r}{others}.")
     return None if last is None else str(last)
+
+
+def _check_form(checkpoint: str | None, recipe: Recipe) -> None:
+    """Raises ValueError if a checkpoint is of an adapter and the recipe trains the whole policy, or the reverse."""
+    if checkpoint is None:
+        return
+    adapter = holds_adapter(Path(checkpoint))  # a checkpoint of FSDP's shards has neither
+    if recipe.peft is None and adapter:
+        raise ValueError(f"--resume: the checkpoint {checkpoint!r} is of an adapter, but the recipe has no peft.")
+    if recipe.peft is not None and not adapter and holds_weights(Path(checkpoint)):
+        raise ValueError(f"--resume: the checkpoint {checkpoint!r} is of a whole policy, but the recipe has peft.")
 
 
 def _has_checkpoints(output: Path) -> bool:

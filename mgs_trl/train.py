@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     training = False
     try:
         recipe = load_recipe(arguments.recipe, arguments.overrides)
+        _check_command()
         if arguments.check:
             return _check(recipe, arguments.ranks)
         from mgs_trl.run import Command, train
@@ -37,6 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted outside of training; what had been saved before is all there is.", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _check_command() -> None:
+    """Raises ValueError if the launcher did less than its command line asks for."""
+    from mgs_trl.layout import check_processes
+    from mgs_trl.metrics_log import launch_command
+
+    check_processes(launch_command())
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -115,7 +115,9 @@ def guard_reward(
     row).
     """
 
-    def failure(error: Exception, prompts: Sequence, completions: Sequence, columns: dict[str, Any]) -> VerifierError:
+    def failure(
+        error: BaseException, prompts: Sequence, completions: Sequence, columns: dict[str, Any]
+    ) -> VerifierError:
         domains = columns.get(domain_column)
         problem = f"raised {type(error).__name__}: {error} on a batch of {len(completions)} starting here"
         if not completions:
@@ -132,7 +134,7 @@ def guard_reward(
         async def guarded_async(prompts: Sequence, completions: Sequence, **columns: Any) -> list[Any]:
             try:
                 scores = evaluated(await function(prompts=prompts, completions=completions, **columns))
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # an exit would be the run's, and look like success
                 raise failure(error, prompts, completions, columns) from error
             return checked(scores, prompts, completions, columns)
 
@@ -142,7 +144,7 @@ def guard_reward(
         def guarded_sync(prompts: Sequence, completions: Sequence, **columns: Any) -> list[Any]:
             try:
                 scores = evaluated(function(prompts=prompts, completions=completions, **columns))
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # an exit would be the run's, and look like success
                 raise failure(error, prompts, completions, columns) from error
             return checked(scores, prompts, completions, columns)
 

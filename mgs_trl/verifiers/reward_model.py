@@ -102,7 +102,11 @@ class RewardModelVerifier(ScaledVerifier):
             return self.source
         from transformers import AutoModelForSequenceClassification
 
-        labels = self._loaded_config().num_labels
+        try:
+            labels = self._loaded_config().num_labels
+        except (OSError, ValueError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise ValueError(f"reward model {self.source!r} cannot be loaded: {line}") from error
         if labels != 1:
             raise ValueError(f"reward model {self.source!r} must have one label, got {labels}")
         device = self.device if self.device != "auto" else _own_device()

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from mgs_trl.verifiers.base import Batch, Score
 from mgs_trl.verifiers.circuit import Replicas
 from mgs_trl.verifiers.completions import Message
+from mgs_trl.verifiers.errors import VerifierError
 from mgs_trl.verifiers.reward_api import APIS, BadResponse
 from mgs_trl.verifiers.reward_scale import ScaledVerifier, conversation
 
@@ -100,8 +101,11 @@ class RewardServerVerifier(ScaledVerifier):
             self._client = None
 
     def preflight(self) -> None:
-        """Score one conversation; raises when no replica answers with a number."""
-        self._request([{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}])
+        """Score one conversation; raises VerifierError when no replica answers with a number."""
+        try:
+            self._request([{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}])
+        except ServerError as error:
+            raise VerifierError(f"verifier {self.__name__!r} gets no score from its reward server: {error}") from None
 
     def _score(self, batch: Batch) -> list[Score]:
         conversations = [conversation(batch, index) for index in batch.indices]

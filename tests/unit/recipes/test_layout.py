@@ -8,10 +8,37 @@ from types import SimpleNamespace
 import pytest
 
 from mgs_trl import MGSConfig, MGSTrainer
-from mgs_trl.layout import check_launch, check_saves_whole, check_tensor_parallel
+from mgs_trl.layout import check_launch, check_processes, check_saves_whole, check_tensor_parallel
 from mgs_trl.train import main
 from tests.support.rollouts import prompts, reward
 from tests.unit.recipes.test_train import SMALL
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ("--cpu --num_processes 2", 2),
+        ("--num-processes=3 --cpu", 3),
+        ("--config_file {file} --cpu", 4),
+        ("--config_file {file} --cpu --num_processes 1", None),
+        ("--config_file {file}", None),
+        ("--cpu", None),
+        ("--num_processes 2", None),
+    ],
+)
+def test_processes_that_accelerate_would_not_start_are_refused(tmp_path, options, refused):
+    (tmp_path / "ddp.yaml").write_text("num_processes: 4\n")
+    command = (
+        f"accelerate launch {options.format(file=tmp_path / 'ddp.yaml')} -m mgs_trl.train miniature trainer.seed=1"
+    )
+    check_processes(command, {"WORLD_SIZE": "2"})  # they have been started
+    check_processes(command.replace("accelerate launch", "python"), {})
+    if refused is None:
+        check_processes(command, {})
+        return
+    with pytest.raises(ValueError, match=f"{refused} processes and --cpu"):
+        check_processes(command, {})
+
 
 GATHER = "stage3_gather_16bit_weights_on_model_save"
 

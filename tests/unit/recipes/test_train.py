@@ -112,12 +112,19 @@ def test_check_prints_the_plan_and_trains_nothing(command, output, capsys):
         (["domains.math.dataset={data}/chat_train.jsonl"], ["math", "chat_train.jsonl", "answer"]),
         (["domains.math.dataset={data}/none.jsonl"], ["none.jsonl"]),
         (["domains.math.share=1000"], ["no prompt", "smallest window"]),
-        (["model=./nowhere"], ["./nowhere"]),
+        (["model=./nowhere"], ["model is './nowhere'", "no such directory"]),
+        (["model={data}/../adapter"], ["model is", "adapter'", "merge it"]),
+        (
+            ["domains.chat.verifier.reward_model.model={data}/none"],
+            ["domains.chat.verifier: reward_model.model is", "data/none'", "no such directory"],
+        ),
         (["domains.instruction_following.dataset.columns.kwargs=args"], ["args", "kwargs"]),
     ],
 )
 @pytest.mark.parametrize("flags", [["--check"], []], ids=["check", "train"])
 def test_user_errors_are_one_sentence_and_exit_code_2(command, miniature, output, capsys, changes, words, flags):
+    (miniature / "adapter").mkdir(exist_ok=True)
+    (miniature / "adapter" / "adapter_config.json").write_text("{}")
     changes = [change.format(data=miniature / "data") if "{data}" in change else change for change in changes]
     assert main([*command, *changes, *flags]) == 2
     errors = capsys.readouterr().err
@@ -150,10 +157,66 @@ def test_a_reward_function_of_the_wrong_length_is_a_user_error(command, tmp_path
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # given back after the error
 
 
+def sentence(capsys) -> str:
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    return line
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["trainer.output_dir={file}"], ["trainer.output_dir is", "recipe_file", "File exists"]),
+        (["trainer.output_dir=/proc/nope/out"], ["trainer.output_dir is '/proc/nope/out'", "cannot be made"]),
+        (["peft={r: 2, target_modules: [no_such]}"], ["peft fits no module", "no_such"]),
+        (["trainer.use_liger_kernel=true"], ["trainer", "liger-kernel"]),
+        (
+            [r"domains.math.verifier={reward_server: {url: 'http://127.0.0.1:9', api: json, retries: 0}}"],
+            ["verifier 'math/reward_server'", "http://127.0.0.1:9"],
+        ),
+    ],
+)
+def test_what_training_alone_can_find_is_one_sentence(command, tmp_path, capsys, changes, words):
+    (tmp_path / "recipe_file").touch()
+    assert (
+        main(
+            [
+                *command,
+                *(change.format(file=tmp_path / "recipe_file") if "{file}" in change else change for change in changes),
+            ]
+        )
+        == 2
+    )
+    line = sentence(capsys)
+    assert all(word in line for word in words), line
+
+
+def test_a_reward_function_that_exits_is_no_success(command, tmp_path, monkeypatch, capsys):
+    (tmp_path / "exits.py").write_text("import sys\n\ndef zero(completions, **columns):\n    sys.exit(0)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main([*command, r"domains.chat.verifier={exits\:zero: {isolated: false}}"]) == 2
+    assert "chat/zero" in (line := sentence(capsys)) and "SystemExit" in line
+
+
 @pytest.mark.parametrize("resume", [["--resume"], ["--resume", "no/such/checkpoint"]])
 def test_resuming_from_nothing_is_an_error(command, capsys, resume):
     assert main([*command, *resume]) == 2
     assert "--resume" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_form_is_refused(command, output, tmp_path, capsys):
+    lora = "peft={r: 2, target_modules: [q_proj]}"
+    steps = [*command, "trainer.max_steps=1", "trainer.save_strategy=steps", "trainer.save_steps=1"]
+    assert main([*steps, f"--resume={tmp_path}"]) == 2
+    assert f"{str(tmp_path)!r} is no checkpoint" in sentence(capsys)
+    for before, after, words in (
+        ([], [lora], "of a whole policy, but the recipe has peft"),
+        ([lora], [], "of an adapter"),
+    ):
+        assert main([*steps, *before]) == 0
+        assert main([*steps, *after, "--resume"]) == 2
+        assert words in sentence(capsys)
 
 
 def test_on_the_command_line_errors_have_no_traceback():
