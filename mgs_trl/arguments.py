@@ -66,7 +66,7 @@ def build_config(recipe: Recipe, ranks: int | None = None) -> MGSConfig:
         fields["use_cpu"] = True  # a plan for GPUs is made anywhere; bf16 would be refused here
     try:
         return config_class(**fields)
-    except (ValueError, ImportError) as error:
+    except ValueError as error:
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 

@@ -86,8 +86,6 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
         )
     except NoMatchingPeftModuleError as error:
         raise ValueError(f"peft fits no module of the policy: {' '.join(str(error).split())}") from error
-    except ImportError as error:  # of an option, such as use_liger_kernel
-        raise ValueError(f"trainer asks for what is not installed: {' '.join(str(error).split())}") from error
 
 
 def release(trainer: "MGSTrainer") -> None:

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         training = True
         return train(recipe, Command(_again(arguments), arguments.resume))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, ImportError) as error:
         if arguments.traceback or not _is_users(error):
             raise
         if _is_first_rank() or os.environ.get("LOCAL_RANK") == "0":  # another node's files are its own
@@ -100,7 +100,10 @@ def _check(recipe: Recipe, ranks: int | None) -> int:
 
 
 def _is_users(error: BaseException) -> bool:
-    """Whether an error was raised in this package: those speak to the user; others need their traceback."""
+    """Whether an error was raised in this package, or asks for a package that an option needs: those speak to the
+    user; others need their traceback."""
+    if isinstance(error, ImportError):
+        return not str(error).startswith("cannot import name")
     frames = traceback.extract_tb(error.__traceback__)
     return Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
 

@@ -170,7 +170,7 @@ def sentence(capsys) -> str:
         (["trainer.output_dir={file}"], ["trainer.output_dir is", "recipe_file", "File exists"]),
         (["trainer.output_dir=/proc/nope/out"], ["trainer.output_dir is '/proc/nope/out'", "cannot be made"]),
         (["peft={r: 2, target_modules: [no_such]}"], ["peft fits no module", "no_such"]),
-        (["trainer.use_liger_kernel=true"], ["trainer", "liger-kernel"]),
+        (["trainer.use_liger_kernel=true"], ["use_liger_kernel", "pip install liger-kernel"]),
         (
             [r"domains.math.verifier={reward_server: {url: 'http://127.0.0.1:9', api: json, retries: 0}}"],
             ["verifier 'math/reward_server'", "http://127.0.0.1:9"],
