@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mgs_trl.generate", description="Sample from a recipe's policy.")
     parser.add_argument("recipe", help="a .yaml file or the name of a shipped recipe")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hydra overrides of the recipe")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="hydra overrides of the recipe")
     parser.add_argument("--samples", type=int, default=4, help="completions per prompt (default 4)")
     parser.add_argument("--prompts", type=int, default=2, help="prompts per domain (default 2)")
     parser.add_argument("--heldout", action="store_true", help="prompts of eval_dataset instead of dataset")

@@ -238,7 +238,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("recipe", help="a .yaml file with the key study, or the name of a shipped recipe")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="hydra overrides; also seeds=5 strategies=[a,b] workers=2"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="hydra overrides; also seeds=5 strategies=[a,b] workers=2",
     )
     parser.add_argument("--table", action="store_true", help="train nothing; print the tables of the finished runs")
     return parser.parse_intermixed_args(argv)

@@ -1,5 +1,6 @@
 """The command: training a recipe end to end, `--check`, user errors without traceback, interruption and resuming."""
 
+import importlib
 import json
 import os
 import re
@@ -178,6 +179,31 @@ def test_errors_that_are_not_the_users_keep_their_traceback(command, monkeypatch
 def test_an_override_after_resume_is_an_override():
     arguments = _parse(["miniature", "--resume", "trainer.max_steps=3"])
     assert (arguments.overrides, arguments.resume) == (["trainer.max_steps=3"], "last")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--check", "--ranks", "0"], "--ranks is 0, but it must be at least 1"),
+        (["--check", "--ranks", "-2"], "--ranks is -2, but it must be at least 1"),
+        (["--ranks", "2"], "--ranks is 2 without --check, but a training has the ranks of its launch"),
+    ],
+)
+def test_ranks_are_numbers_to_plan_for(arguments, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["miniature", *arguments])
+    assert capsys.readouterr().err.endswith(f"error: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "required"),
+    [("train", "recipe"), ("generate", "recipe"), ("score", "recipe, completions"), ("study.__main__", "recipe")],
+)
+def test_only_what_must_be_given_is_called_required(verb, required, capsys):
+    command = importlib.import_module(f"mgs_trl.{verb}").main
+    with pytest.raises(SystemExit, match="2"):
+        command([])
+    assert capsys.readouterr().err.endswith(f"the following arguments are required: {required}\n")
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"], ["--resume", "out/checkpoint-3"], ["--resume=out/checkpoint-3"]])
