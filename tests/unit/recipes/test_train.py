@@ -234,6 +234,23 @@ def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys)
     assert "no checkpoint of this run" in capsys.readouterr().err
 
 
+def test_a_resumed_run_says_in_what_its_recipe_differs(command, output, miniature, capsys):
+    steps = [*command, *(f"~domains.{name}.eval_dataset" for name in DOMAINS), "trainer.save_strategy=steps"]
+    steps.append("trainer.save_steps=1")
+    dataset = f"domains.chat.dataset={miniature / 'data' / 'chat_heldout.jsonl'}"
+
+    def warnings(*changes):
+        capsys.readouterr()
+        assert main([*steps, *changes]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+
+    assert warnings("trainer.max_steps=1") == []
+    assert warnings("--resume", "trainer.max_steps=2", "trainer.logging_steps=2") == []
+    [line] = warnings("--resume", "trainer.max_steps=3", "trainer.seed=7", "strategy=mixed", dataset)
+    keys = ("domains.chat.dataset.path", "strategy", "trainer.seed")
+    assert line == f"warning: the run goes on with another {', '.join(keys)} than in {output / 'recipe.yaml'}."
+
+
 def run(command, miniature, log):
     environment = {**os.environ, "MGS_TRL_MINIATURE": str(miniature), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, "-m", "mgs_trl.train", *command]
