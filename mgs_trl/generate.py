@@ -10,11 +10,10 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -34,6 +33,7 @@ class Sample:
         tokens: length of the completion.
         reward: weighted sum of the scores; None where no verifier scored it.
         scores: by verifier, without those that did not score it.
+        row: the dataset's, as the verifiers had it.
     """
 
     domain: str
@@ -42,6 +42,7 @@ class Sample:
     tokens: int
     reward: float | None
     scores: dict[str, float]
+    row: dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples))
+        arguments.out.write_text("".join(json_line(sample) for sample in samples))
     console = Console()
     console.print(completions_table(samples))
     console.print(summary_table(samples))
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m mgs_trl.generate", description="Sample from a recipe's policy.")
     parser.add_argument("recipe", help="a .yaml file or the name of a shipped recipe")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hydra overrides of the recipe")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="hydra overrides of the recipe")
     parser.add_argument("--samples", type=int, default=4, help="completions per prompt (default 4)")
     parser.add_argument("--prompts", type=int, default=2, help="prompts per domain (default 2)")
     parser.add_argument("--heldout", action="store_true", help="prompts of eval_dataset instead of dataset")
@@ -119,6 +120,8 @@ def _draw(trainer: "MGSTrainer", heldout: bool, count: int) -> list[dict[str, An
 
 
 def _sample(trainer: "MGSTrainer", rows: list[dict[str, Any]]) -> list[Sample]:
+    import torch
+
     trainer.model.eval()
     with torch.no_grad():
         output = trainer._generate_and_score_completions(rows)
@@ -139,9 +142,19 @@ def _sample(trainer: "MGSTrainer", rows: list[dict[str, Any]]) -> list[Sample]:
                 len(written),
                 weighted.nansum().item() if scores else None,
                 scores,
+                row,
             )
         )
     return samples
+
+
+def json_line(sample: Sample) -> str:
+    """A line that `mgs_trl.score` takes: all that the verifiers read (`prompt` may be messages), and the sample's own
+    fields, of which `prompt_text` is what the policy read."""
+    columns = {name: value for name, value in sample.row.items() if value is not None}  # None: another domain's column
+    own = {name: value for name, value in vars(sample).items() if name not in ("prompt", "row")}
+    # A text in place of what JSON does not have, such as a date.
+    return json.dumps({**columns, **own, "prompt_text": sample.prompt}, default=str) + "\n"
 
 
 def completions_table(samples: Sequence[Sample]) -> Table:

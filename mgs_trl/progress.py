@@ -37,14 +37,14 @@ class ProgressLine(ProgressCallback):
 def progress_line(logs: Mapping[str, Any], step: int) -> str | None:
     """One line for what was logged at `step`; None for what needs none."""
     found = {match: float(value) for key, value in logs.items() if (match := _REWARD.fullmatch(key))}
-    if not found:
-        return f"step {step}: loss {float(logs['loss']):.3g}" if "loss" in logs else None
     rewards = ", ".join(f"{match['domain']} {value:.3f}" for match, value in found.items())
     if any(match["held_out"] for match in found):
         return f"step {step}: held-out reward: {rewards}"
-    parts = [f"step {step}: reward: {rewards}"]
+    parts = [f"reward: {rewards}"] if found else []  # a step that reuses rollouts has none
     if "surgery/removed" in logs:
         parts.append(f"surgery changed {float(logs['surgery/removed']):.1%}")
     if "grad_norm" in logs:
         parts.append(f"grad norm {float(logs['grad_norm']):.3g}")
-    return "; ".join(parts)
+    if not parts and "loss" in logs:
+        parts.append(f"loss {float(logs['loss']):.3g}")
+    return f"step {step}: {'; '.join(parts)}" if parts else None

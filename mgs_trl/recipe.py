@@ -246,9 +246,14 @@ def recipe_yaml(recipe: Recipe) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(recipe)))
 
 
+def shown_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, without its credentials."""
+    return OmegaConf.to_yaml(OmegaConf.create(redact_recipe(dataclasses.asdict(recipe))))
+
+
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write the resolved recipe without its credentials: what is in a run's directory is passed on and uploaded."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(redact_recipe(dataclasses.asdict(recipe)))))
+    path.write_text(shown_yaml(recipe))
 
 
 def _expand(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mgs_trl.interrupt import StopOnSignal
 from mgs_trl.metrics_log import describe_launch, write_launches
 from mgs_trl.progress import ProgressLine
 from mgs_trl.recipe import Recipe, output_of, write_recipe
+from mgs_trl.resumed import warn_of_changes
 from mgs_trl.staged import STAGED, train_strategy
 from mgs_trl.strategies import strategy_of
 from mgs_trl.strategies.saved_policy import holds_weights
@@ -79,6 +80,7 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
         trainer.add_callback(ProgressLine())
     if trainer.is_world_process_zero():
         output.mkdir(parents=True, exist_ok=True)
+        warn_of_changes(recipe, checkpoint)
         write_recipe(recipe, output / "recipe.yaml")
     with tracked(trainer):
         try:

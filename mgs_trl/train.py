@@ -53,7 +53,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="accelerate launch -m mgs_trl.train", description="Train a policy on several domains at once."
     )
     parser.add_argument("recipe", help=f"a .yaml file, or one of: {', '.join(shipped_recipes())}")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="hydra overrides of the recipe")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help="hydra overrides of the recipe")
     parser.add_argument("--check", action="store_true", help="check the recipe and print the plan; do not train")
     parser.add_argument("--ranks", type=int, help="with --check: data-parallel ranks to plan for")
     parser.add_argument(
@@ -65,6 +65,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     arguments = parser.parse_intermixed_args(argv)
+    if arguments.ranks is not None and arguments.ranks < 1:
+        parser.error(f"--ranks is {arguments.ranks}, but it must be at least 1")
+    if arguments.ranks is not None and not arguments.check:
+        parser.error(f"--ranks is {arguments.ranks} without --check, but a training has the ranks of its launch")
     if arguments.resume and "=" in arguments.resume and not Path(arguments.resume).exists():
         arguments.overrides.append(arguments.resume)  # `--resume key=value` names no checkpoint
         arguments.resume = "last"

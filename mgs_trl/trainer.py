@@ -32,6 +32,7 @@ from mgs_trl.rollouts.served import served
 from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, partition_model
+from mgs_trl.surgery.choices import check_excluded
 from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows, scale_gradient
 
 STATE_FILE = "surgery_state.pt"
@@ -210,6 +211,7 @@ class MGSTrainer(RolloutTrainer):
         if not args.separates_domains:
             return
         modules = partition_model(unwrapped, args.granularity)
+        check_excluded("surgery_exclude", args.surgery_exclude, modules)
         self._surgeon = Surgeon(self.mix.domains, modules, args.surgery_rule(self.mix.factors), args.gramian_ema)
         if self._loaded_state is not None:
             self._surgeon.load_state_dict(self._loaded_state)

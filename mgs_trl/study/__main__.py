@@ -15,11 +15,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mgs_trl.metrics_log import COMMAND, describe_start
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, write_recipe
 from mgs_trl.strategies import OPTIONS, STRATEGIES, Options, strategy_of
-from mgs_trl.study.job import RECIPE
-from mgs_trl.study.plan import RESULT, Run, plan_runs
+from mgs_trl.study.plan import RECIPE, RESULT, Run, plan_runs
 from mgs_trl.study.results import Results, missing, read_result
 from mgs_trl.study.schedule import Schedule
 from mgs_trl.study.table import grids, write_csv
@@ -53,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed: dict[str, str] = schedule.failed
     code = 0
     if schedule.left and not arguments.table:
+        from mgs_trl.metrics_log import COMMAND
+
         root.mkdir(parents=True, exist_ok=True)
         write_recipe(recipe, root / "study.yaml")
         os.environ[RECIPE] = str(find_recipe(arguments.recipe))
@@ -173,6 +173,8 @@ def finished(runs: Sequence[Run]) -> list[str]:
 
 def record_start(path: Path, anew: bool) -> None:
     """Add this start to those of the study, or begin their list anew."""
+    from mgs_trl.metrics_log import describe_start
+
     earlier = json.loads(path.read_text())["launches"] if path.is_file() and not anew else []
     path.write_text(json.dumps({"launches": [*earlier, describe_start()]}, indent=1))
 
@@ -238,7 +240,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("recipe", help="a .yaml file with the key study, or the name of a shipped recipe")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="hydra overrides; also seeds=5 strategies=[a,b] workers=2"
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="hydra overrides; also seeds=5 strategies=[a,b] workers=2",
     )
     parser.add_argument("--table", action="store_true", help="train nothing; print the tables of the finished runs")
     return parser.parse_intermixed_args(argv)

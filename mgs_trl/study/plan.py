@@ -13,6 +13,7 @@ from mgs_trl.trackers import tracked_as
 
 MEAN = "mean"  # the plain mean of all domains, listed like a domain
 BASE = "base"  # the policies that training starts from, evaluated like all others
+RECIPE = "MGS_TRL_STUDY_RECIPE"  # environment variable: the recipe's file, for the workers
 RESULT = "result.json"  # a run is finished when it has this file, which is written last
 _REFERENCE = re.compile(r"<(\w+)>")
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mgs_trl.surgery.modules import KINDS, LONE_KINDS
+from mgs_trl.surgery.modules import KINDS, LONE_KINDS, Module
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
@@ -26,6 +26,16 @@ def check_exclude(name: str, kinds: Sequence[str], granularity: str) -> None:
         )
     for kind in kinds:
         check_choice(f"{name} (granularity {granularity!r})", kind, allowed)
+
+
+def check_excluded(name: str, kinds: Sequence[str], modules: Iterable[Module]) -> None:
+    """Raises ValueError if no module is of one of `kinds`: leaving it out would do nothing."""
+    there = {module.kind for module in modules}
+    if absent := [kind for kind in kinds if kind not in there]:
+        raise ValueError(
+            f"{name} has {', '.join(map(repr, absent))}, but the kinds of the modules that are trained are "
+            f"{', '.join(sorted(there))}."
+        )
 
 
 def check_top_modules(name: str, value: Any) -> None:

@@ -159,6 +159,21 @@ def test_light_imports_stay_light(module):
     assert done.stdout.strip() == "False", done.stderr
 
 
+@pytest.mark.parametrize("verb", ["train", "generate", "score", "serve", "report", "study", "study.miniature"])
+@pytest.mark.parametrize("option, exit_code", [("--help", 0), ("--foo", 2)])
+def test_commands_parse_before_they_import_torch(verb, option, exit_code):
+    """What is wrong with a command line is said at once."""
+    code = (
+        "import atexit, runpy, sys; atexit.register(lambda: print('torch:', 'torch' in sys.modules)); "
+        "module, *sys.argv[1:] = sys.argv[1:]; runpy.run_module(module, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, f"mgs_trl.{verb}", option]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "usage: " in done.stdout + done.stderr
+    assert done.returncode == exit_code
+    assert done.stdout.endswith("torch: False\n")
+
+
 def test_private_names_of_trl_that_the_trainer_overrides_still_exist():
     """TRL 1.16, transformers 5.17: a new version that moves one of them must fail here, not in a run."""
     import inspect

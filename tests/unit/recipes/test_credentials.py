@@ -6,6 +6,7 @@ import yaml
 from mgs_trl.metrics_log import COMMAND, describe_start
 from mgs_trl.recipe import load_recipe, parse_recipe, recipe_yaml, write_recipe
 from mgs_trl.redact import find_hidden
+from mgs_trl.resumed import changed_keys, warn_of_changes
 from mgs_trl.staged import train_strategy
 from mgs_trl.train import main
 
@@ -48,6 +49,23 @@ def test_a_written_recipe_has_everything_but_credentials(recipe, tmp_path):
     assert (written["trainer"], written["model"]["kwargs"]) == (trainer, {"token": "(hidden)"})
     assert written["study"]["strategies"]["other"] == ["trainer.hub_token=(hidden)", "trainer.seed=1"]
     assert "sk-1" in recipe_yaml(recipe)  # a study's hash tells runs with other credentials apart
+
+
+def test_credentials_that_are_given_again_are_no_change(recipe, tmp_path, capsys):
+    write_recipe(recipe, tmp_path / "recipe.yaml")
+    warn_of_changes(recipe, str(tmp_path / "checkpoint-1"))
+    assert capsys.readouterr().err == ""
+    recipe.trainer.update(hub_token="sk-2", output_dir="elsewhere", max_steps=9, learning_rate=1e-5)
+    recipe.peft, recipe.model.dtype = {"r": 2}, None
+    warn_of_changes(recipe, str(tmp_path / "checkpoint-1"))
+    keys = "peft, trainer.learning_rate"
+    assert capsys.readouterr().err == f"warning: the run goes on with another {keys} than in {tmp_path}/recipe.yaml.\n"
+
+
+def test_changed_keys_are_dotted_and_the_nearest_that_both_have():
+    before = {"strategy": "mgs", "model": {"dtype": None, "kwargs": {"a": 1}}, "domains": {"x": {}, "y": {"share": 1}}}
+    now = {"strategy": {"merge": {}}, "model": {"kwargs": {"a": 2, "b": 3}}, "domains": {"y": {"share": 1.0}}}
+    assert changed_keys(before, now) == ["strategy", "model.kwargs.a", "model.kwargs.b", "domains.x"]
 
 
 def test_a_written_recipe_wants_its_credentials_back(recipe, tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 import os
+from datetime import date
 
 import pytest
 
-from mgs_trl.generate import main
+from mgs_trl.generate import Sample, json_line, main
+from mgs_trl.score import main as score
 
 SMALL = ["miniature", "rollout=transformers", "trainer.use_cpu=true", "trainer.max_completion_length=6"]
 SMALL += ["trainer.per_device_train_batch_size=12", "trainer.num_generations=2", "trainer.per_device_eval_batch_size=8"]
@@ -19,14 +21,35 @@ def test_samples_of_every_domain_with_the_scores_that_their_verifiers_give(minia
     samples = [json.loads(line) for line in file.read_text().splitlines()]
     assert [sample["domain"] for sample in samples] == sorted(["chat", "instruction_following", "math"] * 6)
     for first in range(0, len(samples), 3):
-        assert len({sample["prompt"] for sample in samples[first : first + 3]}) == 1
-    assert len({sample["prompt"] for sample in samples}) == 6
+        assert len({sample["prompt_text"] for sample in samples[first : first + 3]}) == 1
+    assert len({sample["prompt_text"] for sample in samples}) == 6
     assert all(1 <= sample["tokens"] <= 6 for sample in samples)
     assert "Completions" in printed and "Rewards" in printed
     for sample in samples:
         assert len(sample["scores"]) == 1 and sample["reward"] == pytest.approx(sum(sample["scores"].values()))
         if sample["domain"] == "instruction_following":  # the constraint of every such row is to use no comma
             assert sample["reward"] == float("," not in sample["completion"] and bool(sample["completion"].strip()))
+
+
+def test_the_lines_can_be_scored_with_the_same_rewards(miniature, tmp_path, capsys):
+    """Also by a reward model, which reads the conversation and not the text that the policy read."""
+    file, scored = tmp_path / "samples.jsonl", tmp_path / "scored.jsonl"
+    assert main([*SMALL, f"trainer.output_dir={tmp_path}", "--out", str(file)]) == 0
+    assert score(["miniature", str(file), "--out", str(scored)]) == 0, capsys.readouterr().err
+    again = [json.loads(line) for line in scored.read_text().splitlines()]
+    assert len(again) == 24 and {line["domain"] for line in again} == {"chat", "instruction_following", "math"}
+    for line in again:
+        assert line["scores"] == pytest.approx({**line["scores"], "reward": line["reward"]}, rel=1e-5, abs=1e-6)
+    assert len({line["reward"] for line in again if line["domain"] == "chat"}) > 2
+
+
+def test_columns_of_the_dataset_clobber_no_field_and_need_not_be_json():
+    row = {"prompt": [{"role": "user", "content": "Hi"}], "domain": "math", "answer": "2", "kwargs": None, "tokens": 9}
+    sample = Sample("math", "user: Hi", "2", 1, 0.5, {"math/math": 0.5}, {**row, "day": date(2024, 2, 29)})
+    assert json.loads(json_line(sample)) == {
+        "prompt": row["prompt"], "prompt_text": "user: Hi", "domain": "math", "answer": "2", "completion": "2",
+        "tokens": 1, "reward": 0.5, "scores": {"math/math": 0.5}, "day": "2024-02-29",
+    }  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_samples(miniature, tmp_path, capsys):

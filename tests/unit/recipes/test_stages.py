@@ -269,6 +269,15 @@ def test_resuming_a_sequence_that_was_not_begun_is_an_error(miniature, tmp_path,
     assert "--resume" in capsys.readouterr().err
 
 
+def test_resuming_a_sequence_in_another_order_says_which_stages_there_are(miniature, sequence, capsys):
+    other = "strategy={sequential: {order: [math, chat]}}"
+    before = (sequence / "recipe.yaml").read_text()
+    assert main(["miniature", *SETTINGS, other, f"trainer.output_dir={sequence}", "--resume"]) == 2
+    said = f"no stage '1_math' in '{sequence}'; 1_chat, 2_math in it are of another order or strategy."
+    assert said in capsys.readouterr().err
+    assert (sequence / "recipe.yaml").read_text() == before
+
+
 @pytest.mark.parametrize(
     ("peft", "words"),
     [

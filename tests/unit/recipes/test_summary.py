@@ -57,5 +57,7 @@ def test_progress_lines():
     line = progress_line(logs, 7)
     assert line == "step 7: reward: math 0.500, chat 1.000; surgery changed 2.0%; grad norm 1.5"
     assert progress_line({"eval_domain/math/reward": 0.5}, 7) == "step 7: held-out reward: math 0.500"
+    reused = {"loss": 0.25, "surgery/removed": 0.02, "grad_norm": 1.5}
+    assert progress_line(reused, 7) == "step 7: surgery changed 2.0%; grad norm 1.5"
     assert progress_line({"loss": 0.25}, 7) == "step 7: loss 0.25"
     assert progress_line({"train_runtime": 3.0}, 7) is None

@@ -1,5 +1,6 @@
 """The command: training a recipe end to end, `--check`, user errors without traceback, interruption and resuming."""
 
+import importlib
 import json
 import os
 import re
@@ -243,6 +244,31 @@ def test_an_override_after_resume_is_an_override():
     assert (arguments.overrides, arguments.resume) == (["trainer.max_steps=3"], "last")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--check", "--ranks", "0"], "--ranks is 0, but it must be at least 1"),
+        (["--check", "--ranks", "-2"], "--ranks is -2, but it must be at least 1"),
+        (["--ranks", "2"], "--ranks is 2 without --check, but a training has the ranks of its launch"),
+    ],
+)
+def test_ranks_are_numbers_to_plan_for(arguments, sentence, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["miniature", *arguments])
+    assert capsys.readouterr().err.endswith(f"error: {sentence}\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "required"),
+    [("train", "recipe"), ("generate", "recipe"), ("score", "recipe, completions"), ("study.__main__", "recipe")],
+)
+def test_only_what_must_be_given_is_called_required(verb, required, capsys):
+    command = importlib.import_module(f"mgs_trl.{verb}").main
+    with pytest.raises(SystemExit, match="2"):
+        command([])
+    assert capsys.readouterr().err.endswith(f"the following arguments are required: {required}\n")
+
+
 @pytest.mark.parametrize("resume", [[], ["--resume"], ["--resume", "out/checkpoint-3"], ["--resume=out/checkpoint-3"]])
 def test_the_command_that_goes_on_is_the_one_that_was_given(monkeypatch, resume):
     """With its launcher and number of processes; --resume then means the last checkpoint."""
@@ -269,6 +295,23 @@ def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys)
         path.write_text("another")
     assert main([*steps, "--resume"]) == 2
     assert "no checkpoint of this run" in capsys.readouterr().err
+
+
+def test_a_resumed_run_says_in_what_its_recipe_differs(command, output, miniature, capsys):
+    steps = [*command, *(f"~domains.{name}.eval_dataset" for name in DOMAINS), "trainer.save_strategy=steps"]
+    steps.append("trainer.save_steps=1")
+    dataset = f"domains.chat.dataset={miniature / 'data' / 'chat_heldout.jsonl'}"
+
+    def warnings(*changes):
+        capsys.readouterr()
+        assert main([*steps, *changes]) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+
+    assert warnings("trainer.max_steps=1") == []
+    assert warnings("--resume", "trainer.max_steps=2", "trainer.logging_steps=2") == []
+    [line] = warnings("--resume", "trainer.max_steps=3", "trainer.seed=7", "strategy=mixed", dataset)
+    keys = ("domains.chat.dataset.path", "strategy", "trainer.seed")
+    assert line == f"warning: the run goes on with another {', '.join(keys)} than in {output / 'recipe.yaml'}."
 
 
 def run(command, miniature, log):

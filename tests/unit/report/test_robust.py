@@ -271,6 +271,18 @@ def test_wrong_output_dirs_are_one_sentence(tmp_path, capsys, kind):
     assert error.startswith("error: OUTPUT_DIR '") and error.count("\n") == 1
 
 
+def test_several_runs_without_out_go_to_the_current_directory(tmp_path, monkeypatch, capsys):
+    runs = [str(write_run(tmp_path / name)) for name in "ab"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(runs) == 0
+    assert capsys.readouterr().out.startswith("report.html ") and (tmp_path / "here" / "report.html").is_file()
+    assert not list(tmp_path.glob("[ab]/report.html"))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "in the current directory for several" in " ".join(capsys.readouterr().out.split())
+
+
 def test_command(tmp_path):
     """The report needs neither TRL nor transformers, nor torch."""
     run = write_run(tmp_path / "run")

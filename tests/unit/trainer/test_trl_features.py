@@ -39,6 +39,24 @@ def test_lora_adapters_get_surgery(tiny_policy, tmp_path):
     assert kinds == {"attention", "mlp"}
 
 
+@pytest.mark.parametrize(
+    ("adapter", "exclude", "message"),
+    [
+        (
+            None,
+            ["mlp", "router", "expert"],
+            "has 'router', 'expert', but .* are attention, embedding, (head, )?mlp, norm",
+        ),
+        (LoraConfig(r=4, target_modules=["q_proj"]), ["mlp"], "has 'mlp', but the kinds .* are attention"),
+    ],
+)
+def test_kinds_that_no_trained_module_has_cannot_be_excluded(tiny_policy, tmp_path, adapter, exclude, message):
+    args = config(tmp_path, surgery_exclude=exclude)
+    trainer = MGSTrainer(tiny_policy, reward, args, prompts(10), rollout_func=ScriptedRollouts(), peft_config=adapter)
+    with pytest.raises(ValueError, match=rf"^surgery_exclude {message}\.$"):
+        trainer.train()
+
+
 def test_evaluation_logs_each_domain(tiny_policy, tmp_path):
     data = prompts(10)
     args = config(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=1, per_device_eval_batch_size=4)
