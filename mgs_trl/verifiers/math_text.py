@@ -10,6 +10,8 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import zip_longest
 
+from mgs_trl.verifiers.math_latex import respelled
+
 # Full-width forms one by one: the compatibility form of all of Unicode (NFKC) would turn x² into x2.
 _TYPOGRAPHY = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _TYPOGRAPHY |= {ord("　"): " ", ord("。"): ".", ord("、"): ",", ord("−"): "-", ord("–"): "-", ord("\u200b"): ""}
@@ -59,7 +61,7 @@ def clean(answer: str) -> str:
     """The answer without emphasis, dollar signs around it, a label ("Answer:") and a final full stop, with single
     spaces for every kind of spacing."""
     answer = _NARROW.sub("", answer.translate(_TYPOGRAPHY)).replace("{,}", ",")
-    answer = _SPACING.sub(" ", answer).strip(" ")
+    answer = respelled(_SPACING.sub(" ", answer)).strip(" ")
     before = None
     while before != answer:
         before = answer
