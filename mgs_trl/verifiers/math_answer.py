@@ -14,7 +14,7 @@ from typing import Literal
 from mgs_trl.verifiers.math_choice import boxed_choice, is_choice, said_choice, same_choice
 from mgs_trl.verifiers.math_equal import equal, warm_up
 from mgs_trl.verifiers.math_intervals import as_interval
-from mgs_trl.verifiers.math_reading import imaginary_readings, readable, without_unit_text, without_wrappers
+from mgs_trl.verifiers.math_reading import imaginary_readings, primes, readable, without_unit_text, without_wrappers
 from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, same_in_base, same_words
 from mgs_trl.verifiers.math_units import keep_variables, same_unit, split_unit
 
@@ -26,6 +26,7 @@ BOXES = ("\\boxed", "\\fbox")
 TAIL = 4096  # characters at the end of a completion in which an unboxed answer is looked for
 LONGEST_ANSWER = 2000  # characters; a longer box holds no answer but an essay
 MOST_BOXES = 64
+MOST_SPACE = 16  # characters between a box and its brace
 
 _BARE = re.compile(r"(?:[^\s${}\\.,;]|(?<=\d)[.,](?=\d)){1,100}")
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|%|\\%)\s*\}|percent)\s*$")
@@ -62,8 +63,7 @@ def last_boxed(text: str) -> str | None:
 
 def _box_content(text: str, start: int) -> str | None:
     position = start + next(len(box) for box in BOXES if text.startswith(box, start))
-    while text.startswith(" ", position):
-        position += 1
+    position += len(text[position : position + MOST_SPACE]) - len(text[position : position + MOST_SPACE].lstrip())
     if not text.startswith("{", position):
         bare = _BARE.match(text, position)
         return bare.group() if bare else None
@@ -179,6 +179,8 @@ def _same_mathematics(gold: str, answer: str) -> bool:
     gold, answer = as_interval(gold, answer), as_interval(answer, gold)
     expected, found = (readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", text))) for text in (gold, answer))
     if expected is None or found is None or has_loose_digits(expected) or has_loose_digits(found):
+        return False
+    if primes(expected) != primes(found):
         return False
     return any(equal(_boxed(one), _boxed(other)) for one, other in imaginary_readings(expected, found))
 

@@ -34,6 +34,8 @@ _LOOSE_DIGIT = re.compile(r"(?<![A-Za-z_\d])\d")  # that of "H2O" or "H_2O" is n
 
 _ALTERNATIVE = re.compile(r"\W*(?:or|and|nor|not|plus|minus)\b")
 
+_PRIMES = re.compile(r"(?<=[A-Za-z)}])'+(?![A-Za-z])")
+
 _I = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _VARIABLE_I = re.compile(
@@ -50,8 +52,9 @@ def readable(answer: str) -> str | None:
         text = text[leading.end() :]
     text = _ABOUT.sub(r"\1 =", text)
     builder = _BUILDER.fullmatch(text.strip())
-    if builder and _INEQUALITY.search(builder.group(2)):
-        text = builder.group(2)
+    if builder and not _INEQUALITY.search(builder.group(2)):
+        return None  # math-verify would divide by the colon
+    text = builder.group(2) if builder else text
     text = _without_units_in_list(text)
     return None if _holds_more_than_a_unit(text) else text
 
@@ -85,6 +88,11 @@ def without_unit_text(answer: str) -> str:
 def without_wrappers(text: str) -> str:
     r"""The text without its `\text{...}` and the like."""
     return _WRAPPER.sub("", text)
+
+
+def primes(text: str) -> int:
+    """How many derivatives are marked by ', which math-verify deletes."""
+    return sum(len(marks) for marks in _PRIMES.findall(_WRAPPER.sub("", text)))
 
 
 def _without_units_in_list(text: str) -> str:
