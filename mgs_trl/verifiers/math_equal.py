@@ -29,6 +29,19 @@ def equal(gold: str, prediction: str) -> bool:
         return False
 
 
+def value(text: str) -> float | None:
+    """The real number that `text` is, None of anything else."""
+    from sympy import Expr
+
+    try:
+        found, *_ = _parsed(f"\\boxed{{{text}}}")
+        return float(found) if isinstance(found, Expr) and found.is_number else None
+    except MemoryError:
+        raise
+    except Exception:  # sympy raises many kinds: no number
+        return None
+
+
 def _parsed(text: str) -> list[Any]:
     from math_verify import parse
 

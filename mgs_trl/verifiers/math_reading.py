@@ -1,7 +1,7 @@
 r"""Answers in a form that math-verify reads as a person does, or None for those that it would misread.
 
-It deletes what follows the first `\text{` of a text that ends in a brace, knows no `\approx` before a number, and
-takes i for a variable or for the imaginary unit by the look of each text.
+It deletes what follows the first `\text{` of a text that ends in a brace, and takes i for a variable or for the
+imaginary unit by the look of each text.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ _LETTER = re.compile(
     r"\\(?:mathbf|mathit|boldsymbol)\s*\{\s*([A-Za-z]|\d+)\s*\}|\\(?:mathrm|text)\s*\{\s*([ie]|\d+)\s*\}"
 )
 _LEADING = re.compile(
-    rf"\s*(?:=|\\approx(?![A-Za-z])|\\sim(?:eq)?(?![A-Za-z])|\\(?:therefore|implies|Rightarrow|rightarrow|bf)(?![A-Za-z])"
+    rf"\s*(?:=|\\sim(?:eq)?(?![A-Za-z])|\\(?:therefore|implies|Rightarrow|rightarrow|bf)(?![A-Za-z])"
     rf"|{_FONT}\s*\{{\s*(?:approximately|approx\.?|about|roughly|around)\s*\}}|\\(?:max|min)\s*="
     rf"|{_FONT}\s*\{{[^{{}}\d]*\}}\s*=)\s*"
 )
-_ABOUT = re.compile(r"([A-Za-z])\s*\\approx(?![A-Za-z])")
 _BUILDER = re.compile(
     r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid(?![A-Za-z])|\||:)\s*(.*)\\\}", re.DOTALL
 )
@@ -45,12 +44,11 @@ _VARIABLE_I = re.compile(
 
 
 def readable(answer: str) -> str | None:
-    r"""The answer without a leading `\approx` or `=`, `\text{ or }` as a comma, a set of all x with an inequality as
+    r"""The answer without a leading `=`, `\text{ or }` as a comma, a set of all x with an inequality as
     the inequality; None where math-verify would drop more than a unit."""
     text = _LETTER.sub(lambda match: f" {match.group(1) or match.group(2)}", _AND_OR.sub(",", answer))
     while leading := _LEADING.match(text):
         text = text[leading.end() :]
-    text = _ABOUT.sub(r"\1 =", text)
     builder = _BUILDER.fullmatch(text.strip())
     if builder and not _INEQUALITY.search(builder.group(2)):
         return None  # math-verify would divide by the colon

@@ -150,6 +150,15 @@ def number(answer: str) -> Fraction | None:
     return None
 
 
+def last_place(text: str) -> float | None:
+    """What one more in the last digit of a decimal adds: 0.01 for 3.14, 1 for 500; None of anything else."""
+    match = _SCIENTIFIC.fullmatch(clean(text))
+    if match is None:
+        return None
+    _, digits, *exponents = match.groups()
+    return float(Fraction(10) ** (int(_given(exponents)) - len(digits.partition(".")[2])))
+
+
 def number_text(value: str | float) -> str:
     """A text as it is, a number as a person writes it: 0.00001, not 1e-05."""
     return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)

@@ -23,6 +23,10 @@ EQUAL = [
     # brackets turned outwards
     ("(0,1)", "]0,1["), ("]0,1[", "(0,1)"), ("(0,1]", r"\left]0,1\right]"), ("[0,1)", "[0,1["), (r"(0,1)\cup(2,3]", r"]0,1[ \cup ]2,3]"), (r"(-\infty,3)", r"x \in ]-\infty, 3["),
     (r"\sqrt[3]{2},\sqrt[3]{4}", r"\sqrt[3]{4},\sqrt[3]{2}"),
+    # an answer and its rounding
+    (r"25\pi", r"25\pi \approx 78.54"), ("2e", r"2e \approx 5.44"), ("78.54", r"25\pi \approx 78.54"), (r"25\pi \approx 78.54", r"25\pi"), (r"25\pi \approx 78.54", "78.54"), (r"\frac13", r"\frac13\approx 0.33"),
+    ("0.33", r"\frac13\approx 0.33"), (r"\sqrt2", r"x = \sqrt2 \approx 1.41"), (r"\sqrt2", r"1.414 \approx \sqrt2"), ("3.14", r"x \approx 3.14"), ("30", r"\theta \approx 30^\circ"), ("6.02e23", r"N \approx 6.02 \times 10^{23}"),
+    (r"25\pi", r"25\pi \text{ cm}^2 \approx 78.54 \text{ cm}^2"), ("1.41,-1.41", r"x_1 \approx 1.41, x_2 \approx -1.41"), (r"\sqrt2,-\sqrt2", r"\sqrt2\approx 1.41,-\sqrt2\approx -1.41"), ("6", r"5.5 \approx 6"), (r"\frac23", r"\frac23 \approx 0.66"),
     # primes
     ("f'(x)", r"f^{\prime}(x)"), ("30'", r"30^\prime"), ("30", "30'"), ("5 feet", "5'"), ("30 minutes", "30'"), ("5 inches", '5"'), (r"\text{Simpson's rule}", r"\text{Simpson’s rule}"),
 ]  # fmt: skip
@@ -33,6 +37,8 @@ DIFFERENT = [
     (r"\frac{\sqrt3}{2}", r"\sin 30^\circ"), (r"\sin 60^\circ", r"\sin 60"), ("60", r"\sin 60^\circ"), (r"45^\circ", r"\frac{\pi}{4}\cdot 2"), ("45", r"\frac{\pi}{4}"),
     ("2", r"\sqrt[3]{-8}"), ("2", r"\lg 10"), ("2.5", "½"), ("5:4", r"4\colon 5"),
     ("[0,1]", "]0,1["), ("(0,1)", "]0,1]"), ("(0,1)", "[0,1["), ("]0,1[", "]0,2["),
+    ("5", r"5 \approx 6"), ("6", r"5 \approx 6"), (r"25\pi", r"24\pi \approx 25\pi"), (r"24\pi", r"24\pi \approx 25\pi"), (r"25\pi", r"25\pi \approx 80"), (r"25\pi", r"26\pi \approx 81.68"), ("0.34", r"\frac13 \approx 0.34"),
+    ("5.5", r"5.5 \approx 6"), (r"\sqrt2", r"\sqrt2 \approx \sqrt3"), ("3.14", r"\sqrt{10} \approx 3.14"), ("3.15", r"\pi \approx 3.15"), ("5", r"5 \approx 5.0 \approx 6"), ("5", r"(5 \approx 6)"), ("1,2", r"1 \approx 2, 2"),
     (r"30^\circ", "30'"), (r"30^\circ", r"30^{\prime}"), ("30'", r"30^\circ"), ("30'", "30''"), ("5 feet", "5''"), ("f'", "f"), ("f'(x)", "f''(x)"), ("1", r"\{x: x\}"), (r"\{x: x\}", "1"),
 ]  # fmt: skip
 
@@ -45,6 +51,16 @@ def test_equal(gold, answer):
 @pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
 def test_different(gold, answer):
     assert judge(f"so it is \\boxed{{{answer}}}", gold) == 0.0
+
+
+@pytest.mark.parametrize("pair", ["()", "{}", "[]", "\\{ \\}"])
+def test_brackets_in_brackets_without_end_are_no_answer_and_cost_no_time(pair):
+    left, right = pair.split() if " " in pair else pair
+    nested = left * 300 + "5" + right * 300
+    assert judge(f"\\boxed{{{nested}}}", "6") == 0.0
+    assert judge(f"The answer is ${nested}$", "6") == 0.0
+    assert judge("\\boxed{" + "{" * 900, "6") == 0.0
+    assert judge(f"\\boxed{{{'(' * 5}5{')' * 5}}}", "5") == 1.0
 
 
 @pytest.mark.parametrize("box", ["\\boxed\n{5}", "\\boxed \n\t{5}", "\\fbox\n5"])
