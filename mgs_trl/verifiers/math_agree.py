@@ -14,6 +14,8 @@ from mgs_trl.verifiers.math_choice import boxed_choice, is_choice, same_choice
 from mgs_trl.verifiers.math_equal import equal
 from mgs_trl.verifiers.math_intervals import as_interval
 from mgs_trl.verifiers.math_reading import imaginary_readings, primes, readable, without_unit_text
+from mgs_trl.verifiers.math_signs import both_signs
+from mgs_trl.verifiers.math_systems import aligned
 from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, same_in_base, same_words
 from mgs_trl.verifiers.math_units import keep_variables, same_unit, split_unit
 
@@ -96,4 +98,5 @@ def _same_mathematics(gold: str, answer: str) -> bool:
         return False
     if primes(expected) != primes(found):
         return False
+    expected, found = aligned(both_signs(expected), both_signs(found))
     return any(equal(boxed(one), boxed(other)) for one, other in imaginary_readings(expected, found))

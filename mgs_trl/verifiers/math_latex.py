@@ -8,6 +8,7 @@ import re
 import unicodedata
 from fractions import Fraction
 
+_DOUBLED = re.compile(r"(?<!\\)\{\s*\{([^{}]*)(?<!\\)\}\s*\}")
 _SCRIPT = re.compile(r"([_^])\s*(\d+)(?=\s+\d)")
 _TWO_ARGUMENTS = re.compile(r"(\\(?:frac|[dt]?binom))\s*(\d)\s+(\d)|(\\[dt]?binom)\s*(\d)(\d)")
 _ROOT_ARGUMENT = re.compile(r"(\\sqrt)\s*(\d+)(?=\s+\d)")
@@ -40,6 +41,8 @@ _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![
 
 def respelled(text: str) -> str:
     """The text in other words of LaTeX, of the same meaning."""
+    while (single := _DOUBLED.sub(r"{\1}", text)) != text:  # of `{{5}}` math-verify would make a set of a set
+        text = single
     text = text.translate(_VULGAR)
     for name, other in _NAMES:
         text = name.sub(other, text)

@@ -14,7 +14,7 @@ from mgs_trl.verifiers.math_text import normalise, number
 from mgs_trl.verifiers.math_units import split_unit
 
 TAIL = 4096  # characters at the end of a completion in which an unboxed answer is looked for
-DEEPEST = 30  # brackets in each other; math-verify takes seconds for more, and no answer has them
+DEEPEST = 20  # brackets in each other; math-verify takes seconds for more, and no answer has them
 
 _END_MARK = re.compile(r"(?:</\w{1,40}>|<[|｜][^<>|｜\n]{1,60}[|｜]>|<(?:eos|end_of_turn|pad)>)$")
 _TAG, _CLOSED = "<answer>", "</answer>"
