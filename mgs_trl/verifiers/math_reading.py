@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from mgs_trl.verifiers.math_words import changes_number
+
 _FONT = r"\\(?:text(?:bf|rm|it|normal)?|math(?:rm|bf|it)|mbox)"
 _WRAPPER = re.compile(_FONT + r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 _AND_OR = re.compile(rf",?\s*{_FONT}\s*\{{\s*,?\s*(?:and|or)\s*\}}")
@@ -100,8 +102,10 @@ def _without_units_in_list(text: str) -> str:
 
 
 def _holds_more_than_a_unit(text: str) -> bool:
-    contents = [wrapper.group(1) for wrapper in _WRAPPER.finditer(_POWER.sub("", text))]
-    if any(_LOOSE_DIGIT.search(content) or _ALTERNATIVE.match(content) for content in contents):
+    wrappers = list(_WRAPPER.finditer(_POWER.sub("", text)))
+    if any(_LOOSE_DIGIT.search(wrapper.group(1)) or _ALTERNATIVE.match(wrapper.group(1)) for wrapper in wrappers):
+        return True
+    if any(changes_number(wrapper.group(1)) for wrapper in wrappers if wrapper.start()):
         return True
     first = _WRAPPER.search(text)
     return first is not None and _CUT.search(text) is not None and _after_units(text[first.start() :]) != ""

@@ -12,6 +12,7 @@ from mgs_trl.verifiers.math_pieces import depth
 from mgs_trl.verifiers.math_reading import without_wrappers
 from mgs_trl.verifiers.math_text import normalise, number
 from mgs_trl.verifiers.math_units import split_unit
+from mgs_trl.verifiers.math_words import changes_number
 
 TAIL = 4096  # characters at the end of a completion in which an unboxed answer is looked for
 DEEPEST = 20  # brackets in each other; math-verify takes seconds for more, and no answer has them
@@ -111,4 +112,7 @@ def _is_undecided(answer: str) -> bool:
     answer = answer[: reason.start()] if reason else answer
     plain = _EXPONENT.sub("", _FORMULA.sub("0", answer)).rpartition("=")[2]
     numbers = list(_NUMBER.finditer(plain))
-    return len(numbers) > 1 or (len(numbers) == 1 and _DOUBT.match(plain, numbers[0].end()) is not None)
+    if len(numbers) != 1:
+        return len(numbers) > 1
+    after = plain[numbers[0].end() :]
+    return _DOUBT.match(after) is not None or changes_number(after)

@@ -33,11 +33,11 @@ _ENCLOSED = re.compile(
 _COUNTED = re.compile(r"^([-+]?(?:\\?\$)?[\d.,]+)\s+([A-Za-z]{2}[A-Za-z ]*)$")
 _LABEL = re.compile(r"(?i:(?:the\s+)?(?:final\s+)?answer\s*(?:is\b\s*:?|[:=]))\s*")
 _EXPONENT = re.compile(r"(?<=\d)[eE]([-+]?\d{1,3})(?![\dA-Za-z.])")
+_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _MAGNITUDE = re.compile(
-    r"(?<=\d)\s*(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf|it)|mbox)\s*\{\s*(thousand|million|billion|trillion)\b\s*([^{}]*)\}"
-    r"|(thousand|million|billion|trillion)(?![A-Za-z]))"
+    r"(?<=\d)\s*(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf|it)|mbox)\s*\{\s*(%s)\b\s*([^{}]*)\}|(%s)(?![A-Za-z]))"
+    % (("|".join(_POWERS),) * 2)
 )
-_POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _WORD = re.compile(r"[A-Za-z][a-z]{2,}(?:'[a-z]+)?|TRUE|FALSE|YES|NO|yes|no|Yes|No")
 _GAP = re.compile(r"[ ,-]+")
 _BASED = re.compile(r"(?<![\dA-Za-z.])\(?(\d[\dA-F]*)\)?\s*_\s*\{?\s*\(?(\d+|[a-z]{3,7})\)?\s*\}?$")
