@@ -19,6 +19,8 @@ from mgs_trl.verifiers.math_systems import aligned
 from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, same_in_base, same_words
 from mgs_trl.verifiers.math_units import keep_variables, same_unit, split_unit
 
+LONGEST = 2500  # characters that math-verify is given; over more it may sit for seconds
+
 _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|%|\\%)\s*\}|percent)\s*$")
 _MIXED = re.compile(r"(?<![\d.,/]) *(\d+) (\d+) ?/ ?(\d+)(?![\d.])")
 _SENTENCES = re.compile(r"(?:\n|[.!?] )[A-Z][a-z]|[Aa]nswer(?: is\b|:)")
@@ -96,7 +98,7 @@ def _same_mathematics(gold: str, answer: str) -> bool:
     expected, found = (readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", text))) for text in (gold, answer))
     if expected is None or found is None or has_loose_digits(expected) or has_loose_digits(found):
         return False
-    if primes(expected) != primes(found):
+    if primes(expected) != primes(found) or max(len(expected), len(found)) > LONGEST:
         return False
     expected, found = aligned(both_signs(expected), both_signs(found))
     return any(equal(boxed(one), boxed(other)) for one, other in imaginary_readings(expected, found))

@@ -27,6 +27,12 @@ _RELATION = re.compile(
     r"|land|mp|setminus|(?:sub|sup)set(?:eq)?|(?:long)?(?:left|right|leftright)arrow|(?:Left|Right|Leftright)arrow)(?![A-Za-z]))"
 )
 
+_ANOTHER = re.compile(
+    r"[)\]]?[ \t]*(?:[,;/|&]|(?i:or|and|nor|versus|vs|to)\b\.?|\\(?:ne|neq|to)\b)*[ \t]*"
+    r"(?:[(\[]\s*[A-J]\s*[)\]]|[A-J](?=\W*$|[ \t]*(?:[,;/|&.]|or\b|and\b|[A-J]\b)))",
+    re.MULTILINE,
+)
+
 _END = r"(?![A-Za-z0-9'’])"
 # "A" and "I" begin sentences, so that a word must not follow them.
 _SAID = (
@@ -56,7 +62,7 @@ def said_choice(text: str) -> str | None:
     for pattern in (_ANSWER_SAID, _OPTION_SAID):
         said = list(pattern.finditer(text))
         if said:
-            return _letter(said[-1])
+            return None if _ANOTHER.match(text, said[-1].end()) else _letter(said[-1])
     return _only_letter(_ALONE, text.splitlines()[-1].strip()) if text else None
 
 

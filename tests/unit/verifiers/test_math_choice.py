@@ -30,3 +30,25 @@ def test_several_letters_or_a_letter_taken_back_are_no_choice(answer):
 @pytest.mark.parametrize("last_line", ["(A) (B)", "(A)(B)(C)", "A. B. C.", "(A) is wrong"])
 def test_a_last_line_of_several_letters_is_no_choice(last_line):
     assert judge(f"Well then.\n{last_line}", "A") == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("The answer is B or C.", ""),
+        ("The answer is (B) or (C)", ""),
+        ("The answer is B, C", ""),
+        ("The answer is B C D", ""),
+        ("The answer is (B)(C)(D).", ""),
+        ("The answer is B and C, I think", ""),
+        ("The answer is B vs. C", ""),
+        ("I choose option B or C.", ""),
+        ("The answer is B, because (A) is wrong.", "B"),
+        ("The answer is (B). (A) is wrong.", "B"),
+        ("The answer is B, A is wrong", "B"),
+        ("The answer is B\nC is wrong", "B"),
+        ("The answer is (B), a bird, and (C) is not one.", "B"),
+    ],
+)
+def test_several_letters_said_are_no_choice(text, letters):
+    assert [letter for letter in "ABCDEFGHIJ" if judge(text, letter)] == list(letters)
