@@ -17,6 +17,22 @@ _TEXT = rf"\s+{_DASH}(?:[A-Za-z0-9]|\\(?!cdot|times|div|pm))"  # of the option t
 _BOXED = re.compile(rf"{_LABEL}(?:{_IN_PARENTHESES}|([A-J])(?:[\)\].:]|\s*$|(?={_TEXT}))){_MORE}")
 _ALONE = re.compile(rf"(?:{_IN_PARENTHESES}|([A-J])(?:[\)\].:](?![A-Za-z0-9])|\s*$)){_MORE}")
 
+# What follows the letter and makes it one of several, or none. "(A) I" may be the numeral.
+_OTHER_LABEL = re.compile(r"(?<![A-Za-z0-9])(?:[(\[]\s*[A-J]\s*[)\]]|(?<![(\[])[A-J][).:](?![A-Za-z0-9]))")
+_ONLY_LETTERS = re.compile(r"(?:[^A-Za-z0-9]*[A-HJ](?![A-Za-z0-9]))+[^A-Za-z0-9]*")
+_DENIED = re.compile(r"\s*(?:(?:is|was)\s+(?:wrong|incorrect|not|false)\b|(?:is|was)n['’]t\b|(?:nor|vs|versus)\b)")
+_BARE_DENIED = re.compile(r"\s+(?:not|to|but|through|rather)\b")
+_RELATION = re.compile(
+    r"\s*(?:[|<>≠→]|\\(?:neq?|l(?:eq?|t)|g(?:eq?|t)|to|mid|iff|implies|equiv|approx|sim|cong|in|notin|cup|cap|vee|wedge|lor"
+    r"|land|mp|setminus|(?:sub|sup)set(?:eq)?|(?:long)?(?:left|right|leftright)arrow|(?:Left|Right|Leftright)arrow)(?![A-Za-z]))"
+)
+
+_ANOTHER = re.compile(
+    r"[)\]]?[ \t]*(?:[,;/|&]|(?i:or|and|nor|versus|vs|to)\b\.?|\\(?:ne|neq|to)\b)*[ \t]*"
+    r"(?:[(\[]\s*[A-J]\s*[)\]]|[A-J](?=\W*$|[ \t]*(?:[,;/|&.]|or\b|and\b|[A-J]\b)))",
+    re.MULTILINE,
+)
+
 _END = r"(?![A-Za-z0-9'’])"
 # "A" and "I" begin sentences, so that a word must not follow them.
 _SAID = (
@@ -36,7 +52,7 @@ def is_choice(gold: str) -> bool:
 def boxed_choice(answer: str) -> str | None:
     """The letter that the answer in a box names: "(B)", "B. red", "Option B", "(b)"; None without one or with
     several."""
-    return _letter(_BOXED.match(_MARKUP.sub("", clean(unwrapped(clean(answer)))).strip()))
+    return _only_letter(_BOXED, _MARKUP.sub("", clean(unwrapped(clean(answer)))).strip())
 
 
 def said_choice(text: str) -> str | None:
@@ -46,14 +62,28 @@ def said_choice(text: str) -> str | None:
     for pattern in (_ANSWER_SAID, _OPTION_SAID):
         said = list(pattern.finditer(text))
         if said:
-            return _letter(said[-1])
-    return _letter(_ALONE.match(text.splitlines()[-1].strip())) if text else None
+            return None if _ANOTHER.match(text, said[-1].end()) else _letter(said[-1])
+    return _only_letter(_ALONE, text.splitlines()[-1].strip()) if text else None
 
 
 def same_choice(gold: str, chosen: str | None) -> bool:
     """Whether `chosen` is the gold letter."""
     letter = _GOLD.fullmatch(normalise(gold))
     return letter is not None and letter.group(1) == chosen
+
+
+def _only_letter(pattern: re.Pattern[str], text: str) -> str | None:
+    """The letter that `text` begins with, unless what follows takes it back or names another."""
+    match = pattern.match(text)
+    if match is None:
+        return None
+    rest = text[match.end() :]
+    takes_back = (
+        _OTHER_LABEL.search(rest) or _ONLY_LETTERS.fullmatch(rest) or _DENIED.match(rest) or _RELATION.match(rest)
+    )
+    if takes_back or (match.group()[-1:].isalpha() and _BARE_DENIED.match(rest)):
+        return None
+    return _letter(match)
 
 
 def _letter(match: re.Match[str] | None) -> str | None:

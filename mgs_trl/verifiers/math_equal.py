@@ -22,11 +22,24 @@ def equal(gold: str, prediction: str) -> bool:
     try:
         expected, found = _parsed(gold), _parsed(prediction)
         same = verify(expected, found, timeout_seconds=None, allow_set_relation_comp=True)
-        return same and not _differ_though_tiny(expected, found)
+        return same and not _differ_though_tiny(expected, found) and not _differ_in_infinity(expected, found)
     except MemoryError:
         raise
     except Exception:  # of a kind that `_let_memory_errors_out` did not know yet: not equal, as math-verify has it
         return False
+
+
+def value(text: str) -> float | None:
+    """The real number that `text` is, None of anything else."""
+    from sympy import Expr
+
+    try:
+        found, *_ = _parsed(f"\\boxed{{{text}}}")
+        return float(found) if isinstance(found, Expr) and found.is_number else None
+    except MemoryError:
+        raise
+    except Exception:  # sympy raises many kinds: no number
+        return None
 
 
 def _parsed(text: str) -> list[Any]:
@@ -48,6 +61,29 @@ def _differ_though_tiny(expected: list[Any], found: list[Any]) -> bool:
         return False
     size = max(abs(one), abs(other))
     return _NOISE < size < _ROUNDED and abs(one - other) > _ABOUT * size
+
+
+def _differ_in_infinity(expected: list[Any], found: list[Any]) -> bool:
+    """Whether one has an infinite value that the other has not: math-verify may find those equal to anything, by the
+    order in which a set gives its parts."""
+    one, other = (_infinite(value) for value, *_ in (expected, found))
+    return one is not None and other is not None and one != other
+
+
+def _infinite(value: Any) -> set[Any] | None:
+    """The infinite or undefined ones of a value or a list of them; None of an interval, which has its own ends."""
+    from sympy import Eq, Expr, FiniteSet, Tuple, nan, oo, zoo
+
+    if isinstance(value, Eq):
+        return _infinite(value.rhs)
+    if isinstance(value, (FiniteSet, Tuple)):
+        parts = [_infinite(part) for part in value.args]
+        return None if None in parts else {one for part in parts if part for one in part}
+    if not isinstance(value, Expr):
+        return None
+    infinities = oo, -oo, zoo, nan
+    result = value.doit() if value.has(*infinities) else value
+    return {result} if result.has(*infinities) else set()
 
 
 def warm_up() -> None:

@@ -1,12 +1,14 @@
 r"""Answers in a form that math-verify reads as a person does, or None for those that it would misread.
 
-It deletes what follows the first `\text{` of a text that ends in a brace, knows no `\approx` before a number, and
-takes i for a variable or for the imaginary unit by the look of each text.
+It deletes what follows the first `\text{` of a text that ends in a brace, and takes i for a variable or for the
+imaginary unit by the look of each text.
 """
 
 from __future__ import annotations
 
 import re
+
+from mgs_trl.verifiers.math_words import changes_number
 
 _FONT = r"\\(?:text(?:bf|rm|it|normal)?|math(?:rm|bf|it)|mbox)"
 _WRAPPER = re.compile(_FONT + r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
@@ -15,11 +17,10 @@ _LETTER = re.compile(
     r"\\(?:mathbf|mathit|boldsymbol)\s*\{\s*([A-Za-z]|\d+)\s*\}|\\(?:mathrm|text)\s*\{\s*([ie]|\d+)\s*\}"
 )
 _LEADING = re.compile(
-    rf"\s*(?:=|\\approx(?![A-Za-z])|\\sim(?:eq)?(?![A-Za-z])|\\(?:therefore|implies|Rightarrow|rightarrow|bf)(?![A-Za-z])"
+    rf"\s*(?:=|\\sim(?:eq)?(?![A-Za-z])|\\(?:therefore|implies|Rightarrow|rightarrow|bf)(?![A-Za-z])"
     rf"|{_FONT}\s*\{{\s*(?:approximately|approx\.?|about|roughly|around)\s*\}}|\\(?:max|min)\s*="
     rf"|{_FONT}\s*\{{[^{{}}\d]*\}}\s*=)\s*"
 )
-_ABOUT = re.compile(r"([A-Za-z])\s*\\approx(?![A-Za-z])")
 _BUILDER = re.compile(
     r"\\\{\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?:\\mid(?![A-Za-z])|\||:)\s*(.*)\\\}", re.DOTALL
 )
@@ -34,6 +35,8 @@ _LOOSE_DIGIT = re.compile(r"(?<![A-Za-z_\d])\d")  # that of "H2O" or "H_2O" is n
 
 _ALTERNATIVE = re.compile(r"\W*(?:or|and|nor|not|plus|minus)\b")
 
+_PRIMES = re.compile(r"(?<=[A-Za-z)}])'+(?![A-Za-z])")
+
 _I = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _VARIABLE_I = re.compile(
@@ -43,15 +46,15 @@ _VARIABLE_I = re.compile(
 
 
 def readable(answer: str) -> str | None:
-    r"""The answer without a leading `\approx` or `=`, `\text{ or }` as a comma, a set of all x with an inequality as
+    r"""The answer without a leading `=`, `\text{ or }` as a comma, a set of all x with an inequality as
     the inequality; None where math-verify would drop more than a unit."""
     text = _LETTER.sub(lambda match: f" {match.group(1) or match.group(2)}", _AND_OR.sub(",", answer))
     while leading := _LEADING.match(text):
         text = text[leading.end() :]
-    text = _ABOUT.sub(r"\1 =", text)
     builder = _BUILDER.fullmatch(text.strip())
-    if builder and _INEQUALITY.search(builder.group(2)):
-        text = builder.group(2)
+    if builder and not _INEQUALITY.search(builder.group(2)):
+        return None  # math-verify would divide by the colon
+    text = builder.group(2) if builder else text
     text = _without_units_in_list(text)
     return None if _holds_more_than_a_unit(text) else text
 
@@ -87,6 +90,11 @@ def without_wrappers(text: str) -> str:
     return _WRAPPER.sub("", text)
 
 
+def primes(text: str) -> int:
+    """How many derivatives are marked by ', which math-verify deletes."""
+    return sum(len(marks) for marks in _PRIMES.findall(_WRAPPER.sub("", text)))
+
+
 def _without_units_in_list(text: str) -> str:
     if _BRACKET.search(text):
         return text
@@ -94,8 +102,10 @@ def _without_units_in_list(text: str) -> str:
 
 
 def _holds_more_than_a_unit(text: str) -> bool:
-    contents = [wrapper.group(1) for wrapper in _WRAPPER.finditer(_POWER.sub("", text))]
-    if any(_LOOSE_DIGIT.search(content) or _ALTERNATIVE.match(content) for content in contents):
+    wrappers = list(_WRAPPER.finditer(_POWER.sub("", text)))
+    if any(_LOOSE_DIGIT.search(wrapper.group(1)) or _ALTERNATIVE.match(wrapper.group(1)) for wrapper in wrappers):
+        return True
+    if any(changes_number(wrapper.group(1)) for wrapper in wrappers if wrapper.start()):
         return True
     first = _WRAPPER.search(text)
     return first is not None and _CUT.search(text) is not None and _after_units(text[first.start() :]) != ""

@@ -10,6 +10,8 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import zip_longest
 
+from mgs_trl.verifiers.math_latex import respelled
+
 # Full-width forms one by one: the compatibility form of all of Unicode (NFKC) would turn x² into x2.
 _TYPOGRAPHY = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _TYPOGRAPHY |= {ord("　"): " ", ord("。"): ".", ord("、"): ",", ord("−"): "-", ord("–"): "-", ord("\u200b"): ""}
@@ -31,11 +33,11 @@ _ENCLOSED = re.compile(
 _COUNTED = re.compile(r"^([-+]?(?:\\?\$)?[\d.,]+)\s+([A-Za-z]{2}[A-Za-z ]*)$")
 _LABEL = re.compile(r"(?i:(?:the\s+)?(?:final\s+)?answer\s*(?:is\b\s*:?|[:=]))\s*")
 _EXPONENT = re.compile(r"(?<=\d)[eE]([-+]?\d{1,3})(?![\dA-Za-z.])")
+_POWERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _MAGNITUDE = re.compile(
-    r"(?<=\d)\s*(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf|it)|mbox)\s*\{\s*(thousand|million|billion|trillion)\b\s*([^{}]*)\}"
-    r"|(thousand|million|billion|trillion)(?![A-Za-z]))"
+    r"(?<=\d)\s*(?:\\(?:text(?:bf|rm|it)?|math(?:rm|bf|it)|mbox)\s*\{\s*(%s)\b\s*([^{}]*)\}|(%s)(?![A-Za-z]))"
+    % (("|".join(_POWERS),) * 2)
 )
-_POWERS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _WORD = re.compile(r"[A-Za-z][a-z]{2,}(?:'[a-z]+)?|TRUE|FALSE|YES|NO|yes|no|Yes|No")
 _GAP = re.compile(r"[ ,-]+")
 _BASED = re.compile(r"(?<![\dA-Za-z.])\(?(\d[\dA-F]*)\)?\s*_\s*\{?\s*\(?(\d+|[a-z]{3,7})\)?\s*\}?$")
@@ -59,7 +61,7 @@ def clean(answer: str) -> str:
     """The answer without emphasis, dollar signs around it, a label ("Answer:") and a final full stop, with single
     spaces for every kind of spacing."""
     answer = _NARROW.sub("", answer.translate(_TYPOGRAPHY)).replace("{,}", ",")
-    answer = _SPACING.sub(" ", answer).strip(" ")
+    answer = respelled(_SPACING.sub(" ", answer)).strip(" ")
     before = None
     while before != answer:
         before = answer
@@ -146,6 +148,15 @@ def number(answer: str) -> Fraction | None:
         above, below = (int(part) for part in ratio if part is not None)
         return _signed(sign, int(whole or 0) + Fraction(above, below)) if below else None
     return None
+
+
+def last_place(text: str) -> float | None:
+    """What one more in the last digit of a decimal adds: 0.01 for 3.14, 1 for 500; None of anything else."""
+    match = _SCIENTIFIC.fullmatch(clean(text))
+    if match is None:
+        return None
+    _, digits, *exponents = match.groups()
+    return float(Fraction(10) ** (int(_given(exponents)) - len(digits.partition(".")[2])))
 
 
 def number_text(value: str | float) -> str:

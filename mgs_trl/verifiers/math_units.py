@@ -19,19 +19,24 @@ _NAMES = {
     "s": "sec second", "min": "minute", "h": "hr hour", "day": "", "week": "", "month": "", "year": "yr",
     "N": "newton", "J": "joule", "kJ": "", "W": "watt", "kW": "", "V": "volt", "A": "amp ampere", "ohm": "Ω",
     "Pa": "pascal", "kPa": "", "Hz": "hertz", "mL": "ml milliliter millilitre", "L": "liter litre",
-    "kelvin": "", "celsius": "", "fahrenheit": "", "degree": "deg 度", "rad": "radian", "dollar": "USD",
-    "cent": "¢", "euro": "€ EUR", "yuan": "元 ¥ RMB", "yen": "円", "rupee": "₹",
+    "kelvin": "", "celsius": "", "fahrenheit": "", "degree": "deg 度", "rad": "radian",
+    "arcminute": "", "arcsecond": "", "am": "", "pm": "", "dollar": "USD", "cent": "¢", "euro": "€ EUR",
+    "yuan": "元 ¥ RMB", "yen": "円", "rupee": "₹",
 }  # fmt: skip
 _UNITS = {word: unit for unit, words in _NAMES.items() for word in (unit, *words.split())}
 _UNITS |= {f"{word}s": unit for word, unit in _UNITS.items() if word.isalpha() and len(word) > 1}
+_WIDER = {"celsius": "degree", "fahrenheit": "degree"}
+_WIDER |= {"min": "arcminute", "ft": "arcminute", "s": "arcsecond", "in": "arcsecond"}  # all are written 5' and 5"
 _PHRASES = {"mph": "mile/h", "kmph": "km/h", "kph": "km/h", "sq": "square"}
 
 _DEGREES = re.compile(r"\^\s*(?:\{\s*)?\\circ(?:\s*\})?|°|℃|℉|\\textdegree(?:\s*\{\})?|\\degree(?![A-Za-z])")
 _TEMPERATURE = re.compile(r"\bdegrees?\s*(C|F)(?:elsius|ahrenheit)?\b")
+_MARKS = re.compile(r"(?<=[\d)}])\s*(''|'|\")\s*$")
 _UNIT_RATIO = re.compile(r"\\[dt]?frac\s*\{\s*([A-Za-z][A-Za-z^0-9 ]*)\}\s*\{\s*([A-Za-z][A-Za-z^0-9 ]*)\}")
 _CURRENCY = re.compile(r"([-+]?)\s*(\\?\$|€|£|¥|₹|\\euro(?![A-Za-z])|\\pounds(?![A-Za-z]))\s*(?=[\d.\\])")
 _CURRENCIES = {"€": "euro", "\\euro": "euro", "£": "pound", "\\pounds": "pound", "¥": "yuan", "₹": "rupee"}
-_NUMBER = re.compile(r"(?:[\d,./()+\-^{}\s]|\\(?:[dt]?frac|sqrt|pi|times|cdot)(?![A-Za-z]))+")
+_NOON = re.compile(r"(?<=[\d\s])([ap])\.?\s?m\b\.?", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:[\d,./:()+\-^{}\s]|\\(?:[dt]?frac|sqrt|pi|times|cdot)(?![A-Za-z]))+")
 _VARIABLE = re.compile(r"(?<=[\d}\s])([tdhclsgmo]s?|ab|bc)\s*$")  # which math-verify counts among its units
 _FACTOR = re.compile(r"([*/]?)\s*([A-Za-z]+|[^\W\d_]|[€£¥₹¢])(?:\s*\^\s*\{?\s*(-?\d)\s*\}?)?\s*")
 
@@ -54,9 +59,14 @@ def split_unit(answer: str) -> tuple[str, Unit | None]:
     return (number.group().strip(), unit) if unit else (answer, None)
 
 
+def is_unit(word: str) -> bool:
+    """Whether the word is in the table of units."""
+    return _base(word) is not None
+
+
 def same_unit(unit: Unit, other: Unit) -> bool:
-    """Whether the units are the same, a degree being one of Celsius or Fahrenheit as well."""
-    return unit == other or _with_degrees(unit) == other or unit == _with_degrees(other)
+    """Whether the units are the same, a degree being one of Celsius or Fahrenheit as well, a ' feet or minutes."""
+    return unit == other or _widened(unit) == other or unit == _widened(other)
 
 
 def keep_variables(answer: str) -> str:
@@ -65,17 +75,23 @@ def keep_variables(answer: str) -> str:
     return _VARIABLE.sub(r"{\1}", answer)
 
 
-def _with_degrees(unit: Unit) -> Unit:
-    return frozenset(("degree" if word in ("celsius", "fahrenheit") else word, power) for word, power in unit)
+def _widened(unit: Unit) -> Unit:
+    return frozenset((_WIDER.get(word, word), power) for word, power in unit)
 
 
 def _spelled_out(text: str) -> str:
     """Text wrappers opened, degrees and ratios of units as words."""
     text = _DEGREES.sub(lambda match: " degree " + {"℃": "C", "℉": "F"}.get(match.group(), ""), text)
     text = re.sub(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}", r" \1 ", text)
+    text = _NOON.sub(lambda half: f" {half.group(1).lower()}m", text)
+    text = _MARKS.sub(lambda mark: " arcminute" if mark.group(1) == "'" else " arcsecond", text)
     text = _UNIT_RATIO.sub(r" \1/\2", text)
     text = _TEMPERATURE.sub(lambda match: {"C": "celsius", "F": "fahrenheit"}[match.group(1)], text)
     return text.strip()
+
+
+def _base(word: str) -> str | None:
+    return _UNITS.get(word) or _UNITS.get(word.lower() if len(word) > 2 else word)
 
 
 def _unit(tail: str) -> Unit | None:
@@ -97,7 +113,7 @@ def _unit(tail: str) -> Unit | None:
             continue
         if word == "squared" and powers:
             return None
-        unit = _UNITS.get(word) or _UNITS.get(word.lower() if len(word) > 2 else word)
+        unit = _base(word)
         if unit is None:
             return None
         powers[unit] += (-1 if sign == "/" else 1) * int(power or 1) * pending
