@@ -24,10 +24,12 @@ _ANSWER = re.compile(
     rf"(?i:answer)(?:[ *_]*(?:(?i:(?:is|was)\b(?!\s+not\b))|(?=(?i:{_DENIAL})))[ *_]*:?|[ *_]*[:=])"
     r"((?:(?!\.\s|\.$)[^\n]){1,200})"
 )
-_NEGATED = re.compile(r"[^\d\\$=]{0,40}?(?:\b(?:not|never|cannot|neither)\b|n['’]t\b)", re.IGNORECASE)
+_NEGATED = re.compile(
+    r"[^\d\\$=]{0,40}?(?:\b(?:not|never|cannot|neither)\b|n['’]t\b)(?=[^\d\\$,;]*[\d\\$])", re.IGNORECASE
+)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _MATHEMATICS = re.compile(r"[\d\\$]")
-_REASON = re.compile(r"(?<!well)[\s,;*_]+(?:because|since|as(?!\s+well)|for)\b")
+_REASON = re.compile(r"(?<!well)[\s,;*_]+(?:because|since|as(?!\s+well)|for|(?:(?:and|but)\s+)?not)\b")
 _REMARK = re.compile(r"\s*\([^()A-Za-z]*[-+*/=×][^()A-Za-z]*\)\W*$")
 _JOINED = re.compile(r"\$\s*(?:,?\s*(?:and|or)\b|,)\s*\$")
 _FORMULA = re.compile(r"\$[^$]*\$|\\\(.*?\\\)|\\[A-Za-z]+(?:\{[^{}]*\})+")
@@ -98,7 +100,7 @@ def _expected(gold: str) -> str:
 
 
 def _without_reason(answer: str) -> str:
-    """A number without what follows it as its reason: "because 2 + 3 is", "(2+3)"."""
+    """A number without what follows it as its reason: "because 2 + 3 is", "not 6", "(2+3)"."""
     for reason in (_REASON, _REMARK):
         found = reason.search(answer)
         if found and number(answer[: found.start()]) is not None:
