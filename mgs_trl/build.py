@@ -55,7 +55,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     check_evaluation(recipe, config)
     verifiers = build_verifiers(recipe)
     tokenizer = load_tokenizer(recipe)
-    check_reward_models(verifiers)
+    check_reward_models(recipe, verifiers)
     data = load_data(recipe, verifiers)
     form = apply_template(recipe, tokenizer)
     for parts in (data.train, data.heldout):
@@ -154,10 +154,10 @@ def build_verifiers(recipe: Recipe) -> dict[str, Weighted]:
     return {name: build_verifier(domain.verifier, domain=name) for name, domain in recipe.domains.items()}
 
 
-def check_reward_models(verifiers: dict[str, Weighted]) -> None:
+def check_reward_models(recipe: Recipe, verifiers: dict[str, Weighted]) -> None:
     """Raises ValueError if a reward model is to be loaded from a path at which there is none."""
-    for name, functions in verifiers.items():
-        for function, _ in functions:
+    for name in domains_with_rows(recipe):
+        for function, _ in verifiers[name]:
             if isinstance(function, RewardModelVerifier) and isinstance(function.source, str):
                 check_model_path(f"domains.{name}.verifier: reward_model.model", function.source)
 

@@ -76,7 +76,7 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     if config.use_cpu and (config.bf16 or config.fp16):
         plan.unchecked.append("mixed precision (no GPU here)")
     tokenizer = _tokenizer(plan)
-    check_reward_models(plan.verifiers)
+    check_reward_models(recipe, plan.verifiers)
     _check_data(plan, tokenizer)
     plan.memory = _memory(plan)
     plan.unchecked.append("the weights of the policy and of reward models, and reward servers (needed from the start)")
