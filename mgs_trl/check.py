@@ -1,5 +1,6 @@
 """`--check`: everything about a recipe that can be found out without training and without loading weights."""
 
+import math
 import os
 import socket
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ class Plan:
     Attributes:
         quotas: prompts per optimizer step of each domain.
         rows, heldout: what was found of each domain's data; a domain whose data is not reachable is missing.
+        counts: rows of each domain that is trained on.
         memory: what each rank holds; None where the model's configuration is not reachable.
         unchecked: what could not be checked, and why.
     """
@@ -42,8 +44,30 @@ class Plan:
     sampling: dict[str, dict[str, Any]]
     rows: dict[str, str] = field(default_factory=dict)
     heldout: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     memory: "MemoryEstimate | None" = None
     unchecked: list[str] = field(default_factory=list)
+
+    @property
+    def windows(self) -> int:
+        """Optimizer steps of a generation batch, each time that it is gone through."""
+        return (self.config.steps_per_generation or 1) // self.config.gradient_accumulation_steps
+
+    @property
+    def steps(self) -> int | None:
+        """Optimizer steps of the run; None where they depend on data that is not reachable."""
+        if self.config.max_steps > 0:
+            return self.config.max_steps
+        if self.counts.keys() != self.quotas.keys():
+            return None
+        batches = max(1, sum(self.counts.values()) // (sum(self.quotas.values()) * self.windows))
+        return math.ceil(self.config.num_train_epochs * batches * self.windows * self.config.num_iterations)
+
+    def times_drawn(self, name: str) -> float | None:
+        """How often each prompt of a domain is drawn in the run; None where that is not known."""
+        if self.steps is None or name not in self.counts:
+            return None
+        return self.quotas[name] * self.steps / self.config.num_iterations / self.counts[name]
 
 
 def check(recipe: Recipe, ranks: int | None = None) -> Plan:
@@ -151,6 +175,8 @@ def _check_data(plan: Plan, tokenizer: Any) -> None:
             combine(parts)
         for part in parts:
             dropped = "".join(f", {count} dropped ({reason})" for reason, count in part.dropped.items())
+            if key == "dataset":
+                plan.counts[part.domain] = len(part.rows)
             found[part.domain] = f"{len(part.rows)} ({part.schema}{dropped})"
 
 
@@ -167,6 +193,7 @@ def print_plan(plan: Plan, console: Console) -> None:
                 "rows": plan.rows.get(name, _without_rows(plan, name)),
                 "held-out rows": plan.heldout.get(name, "not reachable") if domain.eval_dataset else "none",
                 "prompts per step": str(plan.quotas.get(name, 0)),
+                "each is drawn": "not known" if (times := plan.times_drawn(name)) is None else f"{times:.2g} times",
                 "template": domain.template,
                 "verifiers": "\n".join(
                     f"{getattr(function, '__name__', function)}" + (f" x {weight:g}" if weight != 1 else "")
@@ -180,15 +207,15 @@ def print_plan(plan: Plan, console: Console) -> None:
     for label in cells[0]:
         table.add_row(label, *(Text(cell[label]) for cell in cells), end_section=True)
     console.print(table)
-    windows = (config.steps_per_generation or 1) // config.gradient_accumulation_steps
-    length = f"{config.max_steps} steps" if config.max_steps > 0 else f"{config.num_train_epochs:g} epochs"
+    length = [] if config.max_steps > 0 else [f"{config.num_train_epochs:g} epochs"]
+    length += [] if plan.steps is None else [f"{plan.steps} steps"]
     lines = {
         "model": recipe.model.name_or_path,
         "strategy": f"{strategy_of(recipe)[0]} (surgery {config.surgery}, granularity {config.granularity}, "
         f"balance {config.balance})",
         "step": f"{sum(plan.quotas.values())} prompts x {config.num_generations} completions "
-        f"over {plan.ranks} rank(s), {windows} step(s) per generation batch",
-        "length": length,
+        f"over {plan.ranks} rank(s), {plan.windows} step(s) per generation batch",
+        "length": ", ".join(length),
         "rollouts": "vllm" if config.use_vllm else "transformers",
         "memory per rank": plan.memory.line() if plan.memory else "not known",
         "output": str(config.output_dir),

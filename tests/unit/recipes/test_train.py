@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from transformers import TrainerControl
 
+from mgs_trl.check import check
 from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
 from mgs_trl.metrics_log import COMMAND
@@ -101,6 +102,25 @@ def test_check_prints_the_plan_and_trains_nothing(command, output, capsys):
     assert "9 (plain)" in printed  # the rows of math
     assert "kept domain gradients" in printed and "(ddp over 2 ranks)" in printed
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "times"),
+    [
+        ([], 2 * 3, {"math": 6 * 3 / 9}),  # 6 prompts to a step, 3 of math
+        (["trainer.num_iterations=2", "trainer.steps_per_generation=2"], 2 * 4, {"math": 4 * 3 / 9}),
+        (["strategy={single: {domain: math}}"], 2, {"math": 2 * 6 / 9}),
+    ],
+)
+def test_check_tells_how_long_the_run_will_be(command, output, changes, steps, times):
+    unseen = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
+    arguments = [*command, "trainer.max_steps=-1", "trainer.num_train_epochs=2", *unseen, *changes]
+    plan = check(load_recipe(arguments[0], arguments[1:]))
+    assert plan.steps == steps
+    assert {name: plan.times_drawn(name) for name in times} == times
+    assert main(arguments) == 0
+    logged = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert max(entry["step"] for entry in logged) == steps
 
 
 @pytest.mark.parametrize(
