@@ -1,10 +1,10 @@
 """Long vectors chunk by chunk: on a CPU, chunks that fit a core's cache, divided among threads."""
 
-import functools
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -53,8 +53,9 @@ def for_each(chunks: Sequence[Chunk], device: torch.device, work: Callable[[Sequ
         if chunks:
             work(chunks)
         return
-    for future in [_pool(threads).submit(work, run) for run in _runs(chunks, threads)]:
-        future.result()
+    with _pool(threads) as pool:
+        for future in [pool.submit(work, run) for run in _runs(chunks, threads)]:
+            future.result()
 
 
 def _runs(chunks: Sequence[Chunk], count: int) -> list[Sequence[Chunk]]:
@@ -69,9 +70,13 @@ def _runs(chunks: Sequence[Chunk], count: int) -> list[Sequence[Chunk]]:
     return [run for run in runs if run]
 
 
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads that each run torch's operations on themselves alone; torch's setting for others is left as it was."""
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each run torch's operations on themselves alone; torch's setting for others is left as it was.
+
+    They are started anew each time, a matter of 0.1 ms. Were they kept, OpenMP would count more threads than cores
+    and have its own sleep where they otherwise spin: all of torch's short operations took half as long again.
+    """
     started = threading.Barrier(threads + 1)
 
     def alone() -> None:
@@ -80,9 +85,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             os.sched_setaffinity(0, _CORES)  # of this thread alone
         started.wait()
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="mgs_trl-surgery", initializer=alone)
-    for _ in range(threads):
-        pool.submit(int)
-    started.wait()
-    _set_threads(threads)  # threads that start later take the value that was set last
-    return pool
+    with ThreadPoolExecutor(threads, thread_name_prefix="mgs_trl-surgery", initializer=alone) as pool:
+        for _ in range(threads):
+            pool.submit(int)
+        started.wait()
+        _set_threads(threads)  # threads that start later take the value that was set last
+        yield pool
