@@ -13,6 +13,8 @@ import torch
 # kernel launches do not count.
 CPU_CHUNK = 1 << 17
 DEVICE_CHUNK = 1 << 24
+# Elements of a pass from which on a second thread gains more than the two lose waiting for each other's Python.
+WORTH_THREADS = 1 << 23
 
 # As they are before vLLM's CPU worker replaces the one by a function that does nothing and ties the calling thread,
 # hence the threads that it starts, to one core.
@@ -41,7 +43,8 @@ def cut(lengths: Sequence[int], device: torch.device) -> list[Chunk]:
 def for_each(chunks: Sequence[Chunk], device: torch.device, work: Callable[[Sequence[Chunk]], None]) -> None:
     """Call `work` with runs of chunks that together are all of them, divided among torch's CPU threads.
 
-    Within a chunk torch's own threads have too little to do; a thread per run of chunks keeps every core busy.
+    Within a chunk torch's own threads have too little to do; a thread per run of chunks keeps every core busy. Few
+    elements are one run.
 
     Args:
         chunks: from `cut`.
@@ -49,7 +52,8 @@ def for_each(chunks: Sequence[Chunk], device: torch.device, work: Callable[[Sequ
         work: calls on disjoint runs must be independent of each other.
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(chunks) < 2:
+    elements = sum(chunk.stop - chunk.start for chunk in chunks)
+    if device.type != "cpu" or threads == 1 or len(chunks) < 2 or elements < WORTH_THREADS:
         if chunks:
             work(chunks)
         return

@@ -151,6 +151,7 @@ def test_threads_change_no_bit(monkeypatch):
     gradients = {str(i): torch.randn(1003, generator=torch.Generator().manual_seed(i)) for i in range(3)}
     gradients["2"] -= gradients["0"]
     monkeypatch.setattr(chunks, "CPU_CHUNK", 64)
+    monkeypatch.setattr(chunks, "WORTH_THREADS", 0)
     before, results = torch.get_num_threads(), {}
     try:
         for threads in (1, 2, 3):
@@ -163,6 +164,23 @@ def test_threads_change_no_bit(monkeypatch):
         chunks._set_threads(before)
     for (_, method), result in results.items():
         assert torch.equal(result, results[1, method])
+
+
+def test_surgery_leaves_no_threads_behind(monkeypatch):
+    """Idle ones would slow every short operation of torch: with more threads than cores, OpenMP's wait asleep."""
+    monkeypatch.setattr(chunks, "CPU_CHUNK", 64)
+    monkeypatch.setattr(chunks, "WORTH_THREADS", 0)
+    started = []
+    initial = chunks.threading.Thread.start
+    monkeypatch.setattr(chunks.threading.Thread, "start", lambda self: (started.append(self), initial(self)))
+    before = torch.get_num_threads()
+    try:
+        chunks._set_threads(2)
+        resolve_conflicts({str(i): {"w": torch.ones(1003)} for i in range(3)})
+    finally:
+        chunks._set_threads(before)
+    assert len(started) == 4  # two for each pass
+    assert not any(thread.is_alive() for thread in started)
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [0.5, -2.0]])
