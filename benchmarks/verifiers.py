@@ -18,10 +18,10 @@ from collections.abc import Callable
 from mgs_trl.verifiers import WorkerPool
 from mgs_trl.verifiers.instructions import judge as ifeval_judge
 from mgs_trl.verifiers.instructions.judge import warm_up as warm_up_ifeval
-from mgs_trl.verifiers.math_answer import judge as math_judge
-from mgs_trl.verifiers.math_answer import warm_up as warm_up_math
+from mgs_trl.verifiers.math.judge import judge as math_judge
+from mgs_trl.verifiers.math.judge import warm_up as warm_up_math
 
-MATH, IFEVAL = "mgs_trl.verifiers.math_answer:judge", "mgs_trl.verifiers.instructions.judge:judge"
+MATH, IFEVAL = "mgs_trl.verifiers.math.judge:judge", "mgs_trl.verifiers.instructions.judge:judge"
 TEXT = "the model writes a long answer about rivers, towns and numbers before it comes to its point."
 WORDS = TEXT.split()
 CONSTRAINTS = [

@@ -121,7 +121,7 @@ def test_the_memory_limit_does_not_count_what_other_verifiers_left_in_the_worker
 def test_math_out_of_memory_is_no_wrong_answer():
     with WorkerPool(1) as pool:
         (outcome,) = pool.run(
-            "mgs_trl.verifiers.math_answer:judge", [(r"\boxed{2^{9000000000}}", "5")], 60.0, memory_mb=64
+            "mgs_trl.verifiers.math.judge:judge", [(r"\boxed{2^{9000000000}}", "5")], 60.0, memory_mb=64
         )
     assert outcome.error.startswith("MemoryError"), outcome
 

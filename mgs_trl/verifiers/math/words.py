@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math_units import is_unit
+from mgs_trl.verifiers.math.units import is_unit
 
 _NUMBER = (
     r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"

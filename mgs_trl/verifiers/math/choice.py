@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math_text import clean, normalise, unwrapped
+from mgs_trl.verifiers.math.text import clean, normalise, unwrapped
 
 _GOLD = re.compile(r"[\(\[]?([A-J])[\)\].:]?")
 _MARKUP = re.compile(r"[$*_`]+|\\[()\[\]]")

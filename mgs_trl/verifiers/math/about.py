@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math_equal import value
-from mgs_trl.verifiers.math_pieces import pieces
-from mgs_trl.verifiers.math_text import clean, last_place
-from mgs_trl.verifiers.math_units import split_unit
+from mgs_trl.verifiers.math.equal import value
+from mgs_trl.verifiers.math.pieces import pieces
+from mgs_trl.verifiers.math.text import clean, last_place
+from mgs_trl.verifiers.math.units import split_unit
 
 _ABOUT = re.compile(r"\\(?:approx|simeq|thickapprox|doteq)(?![A-Za-z])")
 _NAMED = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*=")

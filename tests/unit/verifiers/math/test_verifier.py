@@ -5,7 +5,7 @@ import pytest
 
 from mgs_trl.boxed import last_boxed
 from mgs_trl.verifiers import MathVerifier, math_verifier
-from mgs_trl.verifiers.math_answer import judge
+from mgs_trl.verifiers.math.judge import judge
 
 EQUAL = [
     ("5", "5.0"), (r"\frac{1}{2}", "0.5"), (r"\frac12", r"\dfrac{1}{2}"), ("1/2", r"\frac{1}{2}"), ("-\\frac{1}{2}", "\\frac{-1}{2}"),

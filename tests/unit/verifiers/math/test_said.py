@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgs_trl.verifiers.math_answer import judge
+from mgs_trl.verifiers.math.judge import judge
 
 SAYS = [
     # tags

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math_agree import agrees, boxed, has_sentences
-from mgs_trl.verifiers.math_choice import boxed_choice, is_choice, said_choice, same_choice
-from mgs_trl.verifiers.math_equal import equal
-from mgs_trl.verifiers.math_pieces import depth
-from mgs_trl.verifiers.math_reading import without_wrappers
-from mgs_trl.verifiers.math_text import normalise, number
-from mgs_trl.verifiers.math_units import split_unit
-from mgs_trl.verifiers.math_words import changes_number
+from mgs_trl.verifiers.math.agree import agrees, boxed, has_sentences
+from mgs_trl.verifiers.math.choice import boxed_choice, is_choice, said_choice, same_choice
+from mgs_trl.verifiers.math.equal import equal
+from mgs_trl.verifiers.math.pieces import depth
+from mgs_trl.verifiers.math.reading import without_wrappers
+from mgs_trl.verifiers.math.text import normalise, number
+from mgs_trl.verifiers.math.units import split_unit
+from mgs_trl.verifiers.math.words import changes_number
 
 TAIL = 4096  # characters at the end of a completion in which an unboxed answer is looked for
 DEEPEST = 20  # brackets in each other; math-verify takes seconds for more, and no answer has them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math_pieces import pieces
+from mgs_trl.verifiers.math.pieces import pieces
 
 _SIGN = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _SET = re.compile(r"(\s*(?:\\left\s*)?\\\{)(.*?)((?:\\right\s*)?\\\}\s*)", re.DOTALL)

@@ -3,7 +3,7 @@ r"""Words after a number, most of them in `\text{...}`, marked as a person would
 
 import pytest
 
-from mgs_trl.verifiers.math_answer import judge
+from mgs_trl.verifiers.math.judge import judge
 
 THREE = [
     r"3\text{ apples}", r"3\text{ cm}", r"3\text{cm}", r"3\text{m}", r"3\mathrm{m}", r"3\text{ C}", r"3\text{ K}", r"3\text{ C/m}^2", r"3\text{ J/K}", r"3\text{ units}", r"3\text{ square units}", r"3\text{ units squared}",

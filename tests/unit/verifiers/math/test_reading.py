@@ -3,7 +3,7 @@
 
 import pytest
 
-from mgs_trl.verifiers.math_answer import judge
+from mgs_trl.verifiers.math.judge import judge
 
 EQUAL = [
     # text and units

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math_words import changes_number
+from mgs_trl.verifiers.math.words import changes_number
 
 _FONT = r"\\(?:text(?:bf|rm|it|normal)?|math(?:rm|bf|it)|mbox)"
 _WRAPPER = re.compile(_FONT + r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}")

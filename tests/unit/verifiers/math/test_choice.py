@@ -3,7 +3,7 @@
 
 import pytest
 
-from mgs_trl.verifiers.math_answer import judge
+from mgs_trl.verifiers.math.judge import judge
 
 ONE = [
     "A", "(A)", "A.", "A) 12", "(A) 12", "(A) 12 and 13", "A: blue car", "A. red", "A - 7", r"\textbf{(A)}\ 12", r"(A) \frac{1}{2}", "Option A", "A. Vitamin B", "A. A red car", "(A) I am here", "(A) I", "A. I and II",

@@ -10,7 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import zip_longest
 
-from mgs_trl.verifiers.math_latex import respelled
+from mgs_trl.verifiers.math.latex import respelled
 
 # Full-width forms one by one: the compatibility form of all of Unicode (NFKC) would turn x² into x2.
 _TYPOGRAPHY = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mgs_trl.verifiers.math_answer import judge
+from mgs_trl.verifiers.math.judge import judge
 
 EQUAL = [
     # values with names
@@ -59,7 +59,7 @@ def test_different(gold, answer):
 @pytest.mark.parametrize("seed", ["1", "2", "3"])
 def test_infinite_is_not_finite_in_whichever_order_sets_come(seed):
     program = f"""
-from mgs_trl.verifiers.math_answer import judge
+from mgs_trl.verifiers.math.judge import judge
 print([pair for pair in {INFINITE!r} if judge("\\\\boxed{{" + pair[1] + "}}", pair[0])])
 """
     environment = {**os.environ, "PYTHONHASHSEED": seed}

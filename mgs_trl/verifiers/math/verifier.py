@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from mgs_trl.verifiers.base import Batch, IsolatedVerifier, Score, Verifier
 from mgs_trl.verifiers.completions import completion_text
-from mgs_trl.verifiers.math_answer import Fallback
-from mgs_trl.verifiers.math_text import number_text
+from mgs_trl.verifiers.math.judge import Fallback
+from mgs_trl.verifiers.math.text import number_text
 from mgs_trl.verifiers.thinking import follows_thinking_format
 
 
@@ -24,7 +24,7 @@ class MathVerifier(IsolatedVerifier):
 
     label = "math_verify"
     default_domains = ("math",)
-    target = "mgs_trl.verifiers.math_answer:judge"
+    target = "mgs_trl.verifiers.math.judge:judge"
 
     def __init__(
         self,

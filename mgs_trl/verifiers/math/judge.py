@@ -1,7 +1,7 @@
 r"""Judging a mathematical answer; runs in a worker process, imports math-verify there.
 
-The answer is the last `\boxed{...}` (math_agree.py compares it), or without a box what the text says
-(math_said.py).
+The answer is the last `\boxed{...}` (agree.py compares it), or without a box what the text says
+(said.py).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Literal
 
 from mgs_trl.boxed import last_boxed
-from mgs_trl.verifiers.math_agree import agrees
-from mgs_trl.verifiers.math_equal import warm_up
-from mgs_trl.verifiers.math_pieces import depth
-from mgs_trl.verifiers.math_said import DEEPEST, says
+from mgs_trl.verifiers.math.agree import agrees
+from mgs_trl.verifiers.math.equal import warm_up
+from mgs_trl.verifiers.math.pieces import depth
+from mgs_trl.verifiers.math.said import DEEPEST, says
 
 __all__ = ["Fallback", "judge", "warm_up"]  # a worker calls warm_up
 

@@ -5,7 +5,7 @@ import pytest
 
 from mgs_trl.boxed import last_boxed
 from mgs_trl.verifiers import math_verifier
-from mgs_trl.verifiers.math_answer import judge
+from mgs_trl.verifiers.math.judge import judge
 
 FIVE = [
     r"5~\text{cm}", r"5~\mathrm{kg}", r"5\,cm", "5 cm^2", "5 cm²", "5 m/s^2", r"5 \frac{m}{s}", "5 N", "5°", r"5\textdegree", r"5^{\circ}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from mgs_trl.verifiers.math_text import clean
+from mgs_trl.verifiers.math.text import clean
 
 Unit = frozenset[tuple[str, int]]  # powers of base words: m/s^2 is {(m, 1), (s, -2)}
 

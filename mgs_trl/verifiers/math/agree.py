@@ -1,7 +1,7 @@
 r"""Whether an answer agrees with the gold one.
 
-They are compared as text first, then as a multiple-choice letter (math_choice.py), then without units
-(math_units.py) as a number or as mathematics (math_equal.py).
+They are compared as text first, then as a multiple-choice letter (choice.py), then without units
+(units.py) as a number or as mathematics (equal.py).
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from mgs_trl.verifiers.math_about import readings
-from mgs_trl.verifiers.math_choice import boxed_choice, is_choice, same_choice
-from mgs_trl.verifiers.math_equal import equal
-from mgs_trl.verifiers.math_intervals import as_interval
-from mgs_trl.verifiers.math_reading import imaginary_readings, primes, readable, without_unit_text
-from mgs_trl.verifiers.math_signs import both_signs
-from mgs_trl.verifiers.math_systems import aligned
-from mgs_trl.verifiers.math_text import clean, has_loose_digits, normalise, number, same_in_base, same_words
-from mgs_trl.verifiers.math_units import keep_variables, same_unit, split_unit
+from mgs_trl.verifiers.math.about import readings
+from mgs_trl.verifiers.math.choice import boxed_choice, is_choice, same_choice
+from mgs_trl.verifiers.math.equal import equal
+from mgs_trl.verifiers.math.intervals import as_interval
+from mgs_trl.verifiers.math.reading import imaginary_readings, primes, readable, without_unit_text
+from mgs_trl.verifiers.math.signs import both_signs
+from mgs_trl.verifiers.math.systems import aligned
+from mgs_trl.verifiers.math.text import clean, has_loose_digits, normalise, number, same_in_base, same_words
+from mgs_trl.verifiers.math.units import keep_variables, same_unit, split_unit
 
 LONGEST = 2500  # characters that math-verify is given; over more it may sit for seconds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math_pieces import pieces
+from mgs_trl.verifiers.math.pieces import pieces
 
 _NAME = re.compile(r"(?:[A-Za-z]|\\[a-z]+)(?:_(?:\{\s*\w+\s*\}|\w))?")
 _EQUATION = re.compile(r"([^=<>]+)=([^=<>]+)")
