@@ -3,6 +3,7 @@
 import math
 import os
 import socket
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
@@ -33,6 +34,8 @@ class Plan:
         rows, heldout: what was found of each domain's data; a domain whose data is not reachable is missing.
         counts: rows of each domain that is trained on.
         memory: what each rank holds; None where the model's configuration is not reachable.
+        modules: number of the modules of each kind that surgery decides on, none where no domain is kept
+            apart; None as for memory.
         unchecked: what could not be checked, and why.
     """
 
@@ -46,6 +49,7 @@ class Plan:
     heldout: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     memory: "MemoryEstimate | None" = None
+    modules: dict[str, int] | None = None
     unchecked: list[str] = field(default_factory=list)
 
     @property
@@ -102,7 +106,7 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     tokenizer = _tokenizer(plan)
     check_reward_models(recipe, plan.verifiers)
     _check_data(plan, tokenizer)
-    plan.memory = _memory(plan)
+    _check_policy(plan)
     plan.unchecked.append("the weights of the policy and of reward models, and reward servers (needed from the start)")
     return plan
 
@@ -121,14 +125,16 @@ def _tokenizer(plan: Plan) -> Any:
         return None
 
 
-def _memory(plan: Plan) -> "MemoryEstimate | None":
-    """What a rank holds; None where the model's configuration is not reachable."""
+def _check_policy(plan: Plan) -> None:
+    """What a rank holds and what surgery decides on, from the model's configuration."""
     import torch
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     from mgs_trl.adapter import adapter_config
     from mgs_trl.layout import launch_layout
-    from mgs_trl.memory import check_fits, count_parameters, empty_policy, estimate
+    from mgs_trl.memory import check_fits, count_parameters, empty_policy, estimate, with_adapter
+    from mgs_trl.surgery import partition_model
+    from mgs_trl.surgery.choices import check_excluded
 
     spec, adapter = plan.recipe.model, adapter_config(plan.recipe.peft)
     unset_hf_deepspeed_config()  # under ZeRO-3 transformers would deal the model out to ranks, and there are none
@@ -137,16 +143,21 @@ def _memory(plan: Plan) -> "MemoryEstimate | None":
             spec.name_or_path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        plan.unchecked.append(f"memory: {' '.join(str(error).split())[:200]}")
-        return None
+        plan.unchecked.append(f"memory and modules: {' '.join(str(error).split())[:200]}")
+        return
+    policy = with_adapter(policy, adapter)
+    config, plan.modules = plan.config, {}
+    if config.separates_domains and len(plan.quotas) > 1:
+        modules = partition_model(policy, config.granularity)
+        check_excluded("trainer.surgery_exclude", config.surgery_exclude, modules)
+        plan.modules = dict(Counter(module.kind for module in modules))
     dtype = {None: "float32", "auto": stored}.get(spec.dtype, spec.dtype)  # TRL loads in float32 unless told otherwise
-    parameters, trained = count_parameters(policy, adapter)
-    layout = launch_layout(plan.config, plan.ranks)
+    parameters, trained = count_parameters(policy)
+    layout = launch_layout(config, plan.ranks)
     domains, has_adapter = len(plan.quotas), adapter is not None
-    needed = estimate(parameters, domains, plan.config, layout, dtype or "float32", trained, has_adapter)
+    plan.memory = estimate(parameters, domains, config, layout, dtype or "float32", trained, has_adapter)
     if torch.cuda.is_available():
-        check_fits(needed, torch.cuda.get_device_properties(0).total_memory)
-    return needed
+        check_fits(plan.memory, torch.cuda.get_device_properties(0).total_memory)
 
 
 def _check_data(plan: Plan, tokenizer: Any) -> None:
@@ -217,6 +228,7 @@ def print_plan(plan: Plan, console: Console) -> None:
         f"over {plan.ranks} rank(s), {plan.windows} step(s) per generation batch",
         "length": ", ".join(length),
         "rollouts": "vllm" if config.use_vllm else "transformers",
+        "modules": _modules(plan),
         "memory per rank": plan.memory.line() if plan.memory else "not known",
         "output": str(config.output_dir),
     }
@@ -227,6 +239,15 @@ def print_plan(plan: Plan, console: Console) -> None:
     for line in plan.unchecked:
         console.print(f"not checked: {line}", markup=False, highlight=False)
     console.print("nothing wrong found.")
+
+
+def _modules(plan: Plan) -> str:
+    """What surgery decides on, in words."""
+    if not plan.modules:
+        return "not known" if plan.modules is None else "no surgery"
+    if plan.config.granularity == "global":
+        return "the whole model"
+    return ", ".join(f"{count} {kind}" for kind, count in plan.modules.items())
 
 
 def _without_rows(plan: Plan, name: str) -> str:

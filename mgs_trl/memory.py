@@ -76,14 +76,16 @@ def estimate(
 
     deepspeed_bf16 = layout.engine.startswith("zero") and config.bf16
     width = 2 if deepspeed_bf16 else BYTES[dtype]
+    # In mixed precision accelerate has FSDP2 train in float32, whatever the policy was loaded in.
+    trained_width = 4 if layout.engine == "fsdp2" and config.bf16 else width
     # AdamW's two moments, and under DeepSpeed the master weights that bf16 weights are rounded from.
-    states = 12 if deepspeed_bf16 else 2 * width
+    states = 12 if deepspeed_bf16 else 2 * trained_width
     copies = domains - 1 if domains > 1 and config.separates_domains else 0
     weights = share(layout.sharded_weights, parameters) * width
     return MemoryEstimate(
         layout,
-        weights=weights,
-        gradients=share(layout.sharded_gradients) * width,
+        weights=weights + share(layout.sharded_weights) * (trained_width - width),
+        gradients=share(layout.sharded_gradients) * trained_width,
         optimizer=share(layout.sharded_step) * states,
         kept=copies * share(layout.sharded_step) * BYTES[config.surgery_dtype],
         kept_on_host=config.surgery_offload or layout.offload,
@@ -127,25 +129,29 @@ def empty_policy(name: str, **options: Any) -> tuple[Any, str]:
     return model, str(getattr(settings, "dtype", None) or torch.float32).removeprefix("torch.")
 
 
-def count_parameters(model: Any, adapter: Any = None) -> tuple[int, int]:
-    """Number of parameters of a model, and of those that are trained.
+def with_adapter(model: Any, adapter: Any) -> Any:
+    """An empty policy with the adapter that is trained instead of it; the policy itself without one.
 
     Args:
-        model: it gets the adapter.
-        adapter: PEFT configuration of what is trained instead of the model.
+        adapter: PEFT configuration, or None.
 
     Raises:
         ValueError: an adapter that does not fit the model.
     """
-    if adapter is not None:
-        import torch
-        from peft import get_peft_model
+    if adapter is None:
+        return model
+    import torch
+    from peft import get_peft_model
 
-        try:
-            with torch.device("meta"):
-                model = get_peft_model(model, adapter)
-        except ValueError as error:
-            raise ValueError(f"peft: {' '.join(str(error).split())}") from error
+    try:
+        with torch.device("meta"):
+            return get_peft_model(model, adapter)
+    except ValueError as error:
+        raise ValueError(f"peft: {' '.join(str(error).split())}") from error
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """Number of parameters of a model, and of those that are trained."""
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(n for n, _ in counts), sum(n for n, is_trained in counts if is_trained)
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.layout import Layout, launch_layout
-from mgs_trl.memory import GIB, check_fits, count_parameters, empty_policy, estimate
+from mgs_trl.memory import GIB, check_fits, count_parameters, empty_policy, estimate, with_adapter
 from mgs_trl.train import main
 from tests.support.rollouts import prompts, reward
 
@@ -38,7 +38,7 @@ def test_of_an_adapter_only_its_own_parameters_are_trained(tiny_policy, config):
     loaded = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_policy), adapter)
     trained, every = loaded.get_nb_trainable_parameters()
     empty, _ = empty_policy(str(tiny_policy))
-    assert count_parameters(empty, adapter) == (every, trained)
+    assert count_parameters(with_adapter(empty, adapter)) == (every, trained)
     got = estimate(every, 3, config, Layout("zero2", 2), trained=trained)
     half = -(-trained // 2) * 4
     assert (got.weights, got.gradients, got.optimizer, got.kept) == (every * 4, half, 2 * half, 2 * half)
@@ -47,7 +47,7 @@ def test_of_an_adapter_only_its_own_parameters_are_trained(tiny_policy, config):
 def test_an_adapter_that_does_not_fit_is_one_sentence(tiny_policy):
     empty, _ = empty_policy(str(tiny_policy))
     with pytest.raises(ValueError, match=r"peft: Target modules .*'query'"):
-        count_parameters(empty, LoraConfig(target_modules=["query"]))
+        with_adapter(empty, LoraConfig(target_modules=["query"]))
 
 
 def test_seven_billion_on_eight_ranks(config):
@@ -60,6 +60,18 @@ def test_seven_billion_on_eight_ranks(config):
     assert ddp.kept == 2 * 28_000_000_000
     two = estimate(7_000_000_000, 3, config, Layout("zero2", 8))
     assert (two.weights, two.gradients, two.kept) == (28_000_000_000, shard, 2 * shard)
+
+
+def test_fsdp2_trains_in_float32_under_mixed_precision(config):
+    """accelerate casts what is trained, and TRL leaves the reference as it was loaded. By hand, two copies."""
+    config.bf16, config.beta = True, 0.1
+    got = estimate(8000, 3, config, Layout("fsdp2", 8), "bfloat16")
+    assert (got.weights, got.gradients, got.optimizer, got.kept, got.reference) == (4000, 4000, 8000, 8000, 2000)
+    got = estimate(8000, 3, config, Layout("fsdp2", 8), "bfloat16", trained=800)
+    assert (got.weights, got.gradients, got.optimizer) == (2000 + 200, 400, 800)
+    config.bf16 = False
+    got = estimate(8000, 3, config, Layout("fsdp2", 8), "bfloat16")
+    assert (got.weights, got.gradients, got.optimizer) == (2000, 2000, 4000)
 
 
 def test_what_holds_no_copies(config):
@@ -108,7 +120,7 @@ def test_the_reference_is_as_large_as_trl_loads_it(tiny_policy, tmp_path, dtype,
     trainer = MGSTrainer(str(tiny_policy), reward, args, prompts(4), peft_config=peft)
     loaded = [] if trainer.ref_model is None else list(trainer.ref_model.parameters())
     empty, _ = empty_policy(str(tiny_policy))
-    parameters, trained = count_parameters(empty, peft)
+    parameters, trained = count_parameters(with_adapter(empty, peft))
     got = estimate(parameters, 3, args, Layout("single", 1), dtype, trained, adapter)
     assert bool(loaded) == (beta > 0 and not adapter)
     assert got.reference == sum(p.numel() * p.element_size() for p in loaded)
