@@ -121,7 +121,8 @@ def weight_sentences(conflicts: Conflicts, balance: Any = None, given: Any = Non
     """
     weights = conflicts.weights
     balanced = isinstance(balance, str) and balance != "none"
-    factors = ", ".join(f"{name} {value:g}" for name, value in given.items()) if isinstance(given, Mapping) else ""
+    weighted = isinstance(given, Mapping) and any(value != 1 for value in given.values())
+    factors = ", ".join(f"{name} {value:g}" for name, value in given.items()) if weighted else ""
     if surgery == "none" and factors and not balanced:
         return [f"There was no surgery: these are the weights that were set (domain_weights: {factors})."]
     if not weights.changed:

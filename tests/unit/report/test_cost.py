@@ -86,3 +86,7 @@ def test_weights_that_were_set_are_not_called_surgery(tmp_path):
     (run / "run.json").write_text(json.dumps(launches))
     write_report([run], tmp_path / "report.html")
     assert "The weights include those that were set (domain_weights: " in text_of(tmp_path / "report.html")
+    own["domain_weights"] = dict.fromkeys(domains, 1)  # set, and nothing
+    (run / "run.json").write_text(json.dumps(launches))
+    write_report([run], tmp_path / "report.html")
+    assert "that were set" not in text_of(tmp_path / "report.html")
