@@ -262,6 +262,13 @@ def test_a_non_finite_domain_is_left_out_everywhere_and_named():
         assert relative_error(value, others[name]) <= 1e-6
 
 
+def test_observing_names_a_non_finite_domain_and_leaves_the_plain_sum():
+    gradients = {"a": {"w": torch.tensor([torch.nan, 1.0])}, "b": {"w": torch.tensor([1.0, -2.0])}}
+    combined, report = resolve_conflicts(gradients, method="observe")
+    assert report.dropped == ("a",) and report.weights.tolist() == [[1.0, 1.0]]
+    assert combined["w"][0].isnan() and combined["w"][1] == -1.0
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
