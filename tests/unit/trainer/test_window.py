@@ -63,3 +63,36 @@ def test_every_row_counts_once_in_a_mean_over_rows(counts, ranks, micro_batch, s
     assert total == pytest.approx(ranks * steps)  # TRL divides by both
     if (counts, ranks, micro_batch) == ((1, 11), 4, 3):
         assert alone > 0  # a block of nothing but copies
+
+
+@pytest.mark.parametrize(
+    "counts, ranks, micro_batch, steps",
+    [
+        ((16, 8), 1, 4, 6),
+        ((12, 4), 2, 4, 2),
+        ((12, 4), 8, 1, 2),
+        ((3, 5), 4, 1, 2),
+        ((3, 3, 2), 4, 2, 1),
+        ((176, 168, 168), 64, 1, 8),  # 64 prompts of three domains, 8 completions each
+    ],
+)
+def test_a_mean_over_tokens_keeps_its_size_where_copies_fill_up(counts, ranks, micro_batch, steps):
+    """A loss of one per token is a loss of one, and so is the entropy bonus: TRL's means over micro-batches are."""
+    assert sum(counts) == ranks * micro_batch * steps
+    ids = torch.arange(sum(counts))[:, None]
+    lengths = torch.randint(1, 9, ids.shape, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(8) < lengths).long()
+    rows = {
+        "prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": mask, "completion_mask": mask,
+        "advantages": torch.ones(len(ids)),
+    }  # fmt: skip
+    domains = [d for d, count in enumerate(counts) for _ in range(count)]
+    shape = WindowShape(micro_batch, steps, "bnpo")
+    loss, bonus = 0.0, 0.0
+    for rank in range(ranks):
+        micro_steps, _ = cut_windows(rows, domains, 1, shape, rank, ranks)
+        for block in (block for blocks in micro_steps for block in blocks):
+            mean = float((block["completion_mask"] * block.get("tool_mask", 1)).any())  # of ones, over its tokens
+            loss += float(block.loss_scale) * mean / (ranks * steps)
+            bonus += float(block.token_scale) * mean / (ranks * steps)
+    assert loss == pytest.approx(1.0, rel=1e-6) and bonus == pytest.approx(1.0, rel=1e-6)
