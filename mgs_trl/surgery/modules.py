@@ -37,7 +37,9 @@ _NAME_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ),
     (
         "mlp",
-        re.compile(r"mlp|ffn|feed_?forward|^fc\d*$|^(gate|up|down|gate_up)_proj$|^dense_(h_to_4h|4h_to_h)$|^w[123]$"),
+        re.compile(
+            r"mlp|ffn|feed_?forward|^fc\d*$|^linear[12]$|^(gate|up|down|gate_up)_proj$|^dense_(h_to_4h|4h_to_h)$|^w[123]$"
+        ),
     ),
     ("embedding", re.compile(r"embed|^w[tp]e$|^tok_")),
     ("head", re.compile(r"lm_head|^(head|score|classifier|output|embed_out)$|_head$")),

@@ -184,6 +184,13 @@ def test_projections_directly_in_a_layer_are_one_block():
     }
 
 
+def test_blocks_of_torchs_own_layers():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    modules = {m.name.removeprefix("layers."): (m.kind, len(m.parameters)) for m in partition_model(model)}
+    parts = {"self_attn": ("attention", 4), "mlp": ("mlp", 4), "norm1": ("norm", 2), "norm2": ("norm", 2)}
+    assert modules == {f"{layer}.{name}": part for layer in (0, 1) for name, part in parts.items()}
+
+
 def test_every_module_has_a_name():
     names = ["prompt_encoder.default.embedding.weight", "base_model.model.lora_A.default.weight", "head.weight"]
     modules = partition(names, "block")
