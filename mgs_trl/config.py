@@ -141,11 +141,11 @@ class MGSConfig(GRPOConfig):
         if not isinstance(self.surgery_exclude, (list, tuple)):
             raise ValueError(f"surgery_exclude is {self.surgery_exclude!r}, but it must be a list of {list(KINDS)}.")
         check_exclude("surgery_exclude", self.surgery_exclude, self.granularity)
-        if not 0.0 <= self.gramian_ema < 1.0:
-            raise ValueError(f"gramian_ema is {self.gramian_ema!r}, but it must be at least 0 and below 1.")
+        if not isinstance(self.gramian_ema, (int, float)) or not 0.0 <= self.gramian_ema < 1.0:
+            raise ValueError(f"gramian_ema is {self.gramian_ema!r}, but it must be a number, at least 0 and below 1.")
         check_top_modules("surgery_top_modules", self.surgery_top_modules)
-        if self.conflict_log_steps is not None and self.conflict_log_steps < 0:
-            raise ValueError(f"conflict_log_steps is {self.conflict_log_steps!r}, but it must be 0 or more.")
+        if self.conflict_log_steps is not None:
+            _check_count("conflict_log_steps", self.conflict_log_steps)
         for domain, weight in mapping(self.domain_weights).items():
             if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < float("inf"):
                 raise ValueError(f"domain_weights.{domain} is {weight!r}, but it must be a number greater than 0.")
@@ -153,8 +153,7 @@ class MGSConfig(GRPOConfig):
             check_mixture(mapping(self.mixture), list(mapping(self.mixture)))
 
     def _check_rollouts(self) -> None:
-        if self.weight_check_syncs < 0:
-            raise ValueError(f"weight_check_syncs is {self.weight_check_syncs!r}, but it must be 0 or more.")
+        _check_count("weight_check_syncs", self.weight_check_syncs)
         if self.server is not None:
             ServerSettings.parse(mapping(self.server))
             self.use_vllm, self.vllm_mode = True, "server"
@@ -209,6 +208,11 @@ class MGSConfig(GRPOConfig):
                 f"({self.gradient_accumulation_steps}) so that a generation batch holds whole windows."
             )
         return rows // group
+
+
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} is {value!r}, but it must be a whole number, 0 or more.")
 
 
 def _from_json(text: str) -> Any:

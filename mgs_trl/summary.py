@@ -16,7 +16,8 @@ _PAIR = re.compile(r"conflict/(?P<pair>.+~.+)/(?P<value>cosine|share)")
 
 @dataclass
 class Pair:
-    """Two domains at the logged steps: cosine of their gradients, share of modules where it is negative."""
+    """Two domains in every log, a mean over the steps since the last: cosine of their gradients, share of modules
+    where it is negative."""
 
     cosine: list[float] = field(default_factory=list)
     share: list[float] = field(default_factory=list)
@@ -40,7 +41,7 @@ def heldout_scores(log_history: Iterable[Mapping[str, Any]]) -> dict[str, tuple[
 
 
 def conflicts(log_history: Iterable[Mapping[str, Any]]) -> dict[str, Pair]:
-    """What was logged of each pair of domains, steps left out in which one of them had no gradient."""
+    """What was logged of each pair of domains, logs left out in which one of them had no gradient."""
     pairs: dict[str, Pair] = {}
     for entry in log_history:
         for key, value in entry.items():
@@ -66,7 +67,7 @@ def closing_tables(log_history: Sequence[Mapping[str, Any]]) -> list[Table]:
         table = Table(
             "domains",
             "mean cosine",
-            "steps in conflict",
+            "logs in conflict",  # each the mean of its steps: no count of steps
             "modules in conflict",
             title="Conflicts between domains",
         )
@@ -81,7 +82,7 @@ def closing_tables(log_history: Sequence[Mapping[str, Any]]) -> list[Table]:
         removed = [float(entry["surgery/removed"]) for entry in log_history if "surgery/removed" in entry]
         if removed:
             # The median: a step whose plain sum nearly vanishes has a ratio of any size.
-            table.caption = f"Surgery changed the update by {median(removed):.1%} of its norm in the median step."
+            table.caption = f"Surgery changed the update by {median(removed):.1%} of its norm in the median log."
         tables.append(table)
     return tables
 

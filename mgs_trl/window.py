@@ -29,8 +29,10 @@ class RowBlock(dict[str, Any]):
         ends_domain: whether the domain's gradient is complete after this block.
         loss_scale: factor that makes TRL's loss of these rows their part of TRL's loss of the whole micro-batch.
         token_scale: the same for terms that are a mean over the micro-batch's tokens (the entropy bonus).
-        row_scale: the same for terms that are a mean over its rows (the router's auxiliary loss). Rows that only fill
-            up the count add no weight, but such a mean does see them beside real rows.
+        row_scale: the same for terms that are a mean over its rows (the router's auxiliary loss), which does see rows
+            that only fill up the count.
+
+    Such rows add no weight: in means over tokens, too, a micro-batch counts by its real rows.
     """
 
     domain: int
@@ -136,21 +138,24 @@ def _micro_step(
     ranges: Sequence[RowRange],
     shape: WindowShape,
 ) -> list[RowBlock]:
+    size = shape.micro_batch_size
     blocks = [_block(rows, lengths, part, shape) for part in ranges]
     for block, part in zip(blocks, ranges, strict=True):
-        block.row_scale = sum(real[part.start : part.stop]) / shape.micro_batch_size
-    whole = len(blocks) == 1 and len(blocks[0]["completion_ids"]) == shape.micro_batch_size
-    if whole:
+        block.row_scale = sum(real[part.start : part.stop]) / size
+    if len(blocks) == 1 and blocks[0].row_scale == 1.0:
         return blocks
     loss_mask = rows["completion_mask"] * rows["tool_mask"] if "tool_mask" in rows else rows["completion_mask"]
     tokens = [loss_mask[part.start : part.stop].sum() for part in ranges]
-    all_tokens = torch.stack(tokens).sum().clamp(min=1)
     for block, part, count in zip(blocks, ranges, tokens, strict=True):
-        block.token_scale = count.clamp(min=1) / all_tokens
+        # A micro-step may take two micro-batches, each with a mean of its own, which counts by its real rows.
+        together = [i for i, other in enumerate(ranges) if other.start // size == part.start // size]
+        all_tokens = torch.stack([tokens[i] for i in together]).sum().clamp(min=1)
+        share = sum(blocks[i].row_scale for i in together) or 1.0
+        block.token_scale = share * count.clamp(min=1) / all_tokens
         if shape.loss_type in TOKEN_MEAN_LOSSES:
             block.loss_scale = block.token_scale
         elif shape.loss_type in ROW_MEAN_LOSSES:
-            block.loss_scale = (part.stop - part.start) / shape.micro_batch_size
+            block.loss_scale = (part.stop - part.start) / size
     return blocks
 
 

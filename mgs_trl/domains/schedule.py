@@ -60,7 +60,8 @@ def quotas(mixture: Mapping[str, float], prompts: int) -> dict[str, int]:
     result = _largest_remainder(mixture, prompts)
     starved = [name for name, quota in result.items() if quota < 1]
     if starved:
-        smallest = prompts + 1
+        # A share of less than 1 / n of a prompt, of n domains, is never rounded up to one: no need to look below that.
+        smallest = max(prompts + 1, math.floor(sum(mixture.values()) / (len(mixture) * min(mixture.values()))))
         while min(_largest_remainder(mixture, smallest).values()) < 1:
             smallest += 1
         raise ValueError(

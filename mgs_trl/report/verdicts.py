@@ -77,7 +77,8 @@ def _row_key(conflicts: Conflicts, row: int) -> str:
 def conflict_sentences(conflicts: Conflicts, table: dict[str, list[Verdict]]) -> list[str]:
     """What the run can and cannot say about conflicts."""
     whole = table[conflicts.rows[-1]]
-    sentences = [_whole_sentence(verdict) for verdict in whole]
+    pairs = [(conflicts.domains[a], conflicts.domains[b]) for a, b in conflicts.pairs]  # a name may hold a `~` itself
+    sentences = [_whole_sentence(verdict, *pair) for verdict, pair in zip(whole, pairs, strict=True)]
     tested = [v for name in conflicts.modules for v in table[name] if v.word != "too few steps"]
     if not tested:
         return [*sentences, f"Fewer than {FEWEST_STEPS} logged steps: nothing can be told from noise per module."]
@@ -103,8 +104,7 @@ def conflict_sentences(conflicts: Conflicts, table: dict[str, list[Verdict]]) ->
     return sentences
 
 
-def _whole_sentence(verdict: Verdict) -> str:
-    a, b = verdict.pair.split("~", 1)
+def _whole_sentence(verdict: Verdict, a: str, b: str) -> str:
     if verdict.steps == 0:
         return f"{a} and {b}: no logged step had a gradient of both."
     shown = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from mgs_trl.study.plan import MEAN
-from mgs_trl.study.results import Cell, Results
+from mgs_trl.study.results import Cell, Results, Stage
 from mgs_trl.study.statistics import Difference, Mean
 
 
@@ -107,14 +107,16 @@ def _differences(title: str, results: Results, cells: Sequence[Cell]) -> Grid:
 
 def _stages(results: Results, regime: str) -> Grid:
     rows = [
-        (stage.order, stage.domain, _difference(stage.forgetting), _difference(stage.rigidity), str(_pairs(stage)))
+        (stage.order, stage.domain, _difference(stage.forgetting), _difference(stage.rigidity), _pairs(stage))
         for stage in results.stages(regime)
     ]
     return Grid(f"{regime}: sequential training", ("order", "domain", "forgetting", "rigidity", "seeds"), rows)
 
 
-def _pairs(stage: object) -> int:
-    return max(getattr(stage, name).n for name in ("forgetting", "rigidity"))
+def _pairs(stage: Stage) -> str:
+    """Seeds of the one and of the other, once if they are as many; runs that one of them needs may be missing."""
+    counts = (stage.forgetting.n, stage.rigidity.n)
+    return " and ".join(dict.fromkeys(str(n) for n in counts if n)) or "0"
 
 
 def _entropy(results: Results, regime: str) -> Grid:

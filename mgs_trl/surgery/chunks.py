@@ -84,14 +84,23 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     started = threading.Barrier(threads + 1)
 
     def alone() -> None:
-        _set_threads(1)
-        if _CORES is not None:
-            os.sched_setaffinity(0, _CORES)  # of this thread alone
+        try:
+            _set_threads(1)
+            if _CORES is not None:
+                os.sched_setaffinity(0, _CORES)  # of this thread alone
+        except BaseException:
+            started.abort()
+            raise
         started.wait()
 
     with ThreadPoolExecutor(threads, thread_name_prefix="mgs_trl-surgery", initializer=alone) as pool:
-        for _ in range(threads):
-            pool.submit(int)
-        started.wait()
-        _set_threads(threads)  # threads that start later take the value that was set last
+        try:
+            for _ in range(threads):
+                pool.submit(int)
+            started.wait()
+        except BaseException:
+            started.abort()  # the system may have no more threads to give: those that did start wait for the rest
+            raise
+        finally:
+            _set_threads(threads)  # threads that start later take the value that was set last
         yield pool

@@ -20,7 +20,7 @@ _WRAPPERS = {
     "modules_to_save",
 }
 # What PEFT puts between the adapted module and the adapter's tensor: `q_proj.lora_A.default.weight`.
-_ADAPTER = re.compile(r"lora_|ia3_|oft_|vera_|hada_|lokr_|boft_|adapter|prompt_encoder")
+_ADAPTER = re.compile(r"^(lora|ia3|oft|vera|hada|lokr|boft)_|adapter|prompt_encoder")
 
 # One pattern per kind, tried in this order against a single component of the path (or its class name). The words are
 # those that architectures share, not the names of any one model.
@@ -30,11 +30,16 @@ _NAME_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("norm", re.compile(r"norm(alization)?\d*$|^ln(_|\d|$)|layer_?norm|^rms")),
     (
         "attention",
-        re.compile(r"attn|attention|^(mixer|mamba|ssm|conv)$|^[qkvo]_proj$|^(out|qkv)_proj$|query_key_value"),
+        re.compile(
+            r"attn|attention|^(mixer|mamba|ssm|conv|temporal_block)$|lstm_layer$|^[qkvo]_proj$|^(out|qkv)_proj$"
+            r"|query_key_value"
+        ),
     ),
     (
         "mlp",
-        re.compile(r"mlp|ffn|feed_?forward|^fc\d*$|^(gate|up|down|gate_up)_proj$|^dense_(h_to_4h|4h_to_h)$|^w[123]$"),
+        re.compile(
+            r"mlp|ffn|feed_?forward|^fc\d*$|^linear[12]$|^(gate|up|down|gate_up)_proj$|^dense_(h_to_4h|4h_to_h)$|^w[123]$"
+        ),
     ),
     ("embedding", re.compile(r"embed|^w[tp]e$|^tok_")),
     ("head", re.compile(r"lm_head|^(head|score|classifier|output|embed_out)$|_head$")),
@@ -42,9 +47,9 @@ _NAME_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
 _CLASS_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("router", re.compile(r"Router|Gate$")),
     ("expert", re.compile(r"Experts?$")),
-    ("norm", re.compile(r"Norm")),
-    ("attention", re.compile(r"Attention|Mixer")),
-    ("mlp", re.compile(r"MLP|FeedForward|FFN")),
+    ("norm", re.compile(r"Norm(?!ed)")),
+    ("attention", re.compile(r"Attention(?!\w*Layer$)|Mixer")),  # a layer holds more than its attention
+    ("mlp", re.compile(r"MLP|FeedForward|FFN|M[Oo]E$")),
     ("embedding", re.compile(r"Embedding")),
 )
 

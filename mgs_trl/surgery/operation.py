@@ -16,7 +16,8 @@ class Surgeon:
     """Decides the weights of every step. Holds no gradients.
 
     A domain whose gradient is not finite anywhere is left out of that step in every module (its weights are zero) and
-    named in the report; the other domains go on. Every rank sees the same Gramian, so every rank decides alike.
+    named in the report; the other domains go on. A rule that changes nothing (`observe`) names it only. Every rank sees
+    the same Gramian, so every rank decides alike.
 
     Args:
         domains: names, sorted.

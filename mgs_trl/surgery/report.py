@@ -28,7 +28,7 @@ class ConflictReport:
         modules, kinds: name and kind of each module; the order of every M below.
         gramian: float64 `[M, T, T]`.
         weights: float64 `[M, T]`; the combined gradient of module m is `sum_d weights[m, d] g_d`.
-        dropped: domains whose gradient was not finite; their weights are zero.
+        dropped: domains whose gradient was not finite; their weights are zero, or one where the rule changes nothing.
     """
 
     step: int

@@ -9,7 +9,13 @@ COUNTED = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")
 RESUMED = ("zero3", "fsdp2")
 RESUMED_TOO = ("ddp", "zero1", "zero2", "zero1_bf16", "zero2_offload", "zero3_offload")
-LOSSES = ("dapo", "grpo", "dr_grpo")
+#: What is set for each loss. Means over the tokens of micro-batches of one row do not depend on the ranks.
+LOSSES: dict[str, dict[str, Any]] = {
+    "dapo": {},
+    "grpo": {},
+    "dr_grpo": {},
+    "bnpo": {"entropy_coef": 0.1, "per_device_train_batch_size": 1},
+}
 
 #: A domain is one block on each of two ranks, so ranks may walk the domains in any order.
 ONE_BLOCK = {"max_steps": 1, "per_device_train_batch_size": 4}
@@ -33,10 +39,11 @@ KINDS: dict[str, dict[str, Any]] = {
                 "num_generations": 3,
                 "mixture": {"chat": 1, "instruction_following": 3, "math": 4},
                 "beta": 0.05,
+                **own,
             },
             "prompts": 20,  # none comes twice, wherever its group is generated
         }
-        for loss in LOSSES
+        for loss, own in LOSSES.items()
     },
     "labels": {"record": True, "trainer": "RankLabels", "settings": ONE_BLOCK},
     "labels-other": {

@@ -102,7 +102,7 @@ def test_held_out_rewards_are_those_of_one_rank(single, two):
 def test_domains_that_do_not_divide_by_two_ranks(single, two, kind):
     """Rows of weight zero fill up the shorter ranks; the loss, its normaliser and its KL term stay the same.
 
-    Without an entropy bonus: TRL takes that as a mean over a micro-batch, whatever rows it holds.
+    With an entropy bonus only where a micro-batch is one row: TRL takes that as a mean over it, whatever rows it holds.
     """
     assert_same_training(two[f"{kind}-ddp"], single[kind])
 

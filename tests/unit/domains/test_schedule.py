@@ -1,14 +1,16 @@
 """Invariant 6: quotas and windows, as arithmetic."""
 
 import math
+import re
 from collections import Counter
 from fractions import Fraction
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgs_trl.domains import DomainSampler, plan_window, quotas
+from mgs_trl.domains import DomainSampler, plan_window, quotas, schedule
 from mgs_trl.domains.exchange import deal_rows, token_imbalance
 
 MIXTURES = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 50), min_size=1, max_size=5)
@@ -37,6 +39,27 @@ def test_quotas_are_largest_remainders(mixture, prompts):
     # Shares are relative: decimals that sum to one give the same quotas.
     total = sum(mixture.values())
     assert quotas({n: s / total for n, s in mixture.items()}, prompts) == expected
+
+
+@given(MIXTURES, st.integers(1, 60))
+def test_the_smallest_window_that_is_named_is_the_smallest(mixture, prompts):
+    if min(largest_remainder(mixture, prompts).values()) > 0:
+        return
+    smallest = next(n for n in count(prompts) if min(largest_remainder(mixture, n).values()) > 0)
+    with pytest.raises(ValueError, match=rf"gives every domain at least one is {smallest} prompts"):
+        quotas(mixture, prompts)
+
+
+@pytest.mark.parametrize("share", [1e-7, 1e-9, 1e-12])
+def test_the_smallest_window_of_a_tiny_share_is_not_looked_for_one_by_one(share, monkeypatch):
+    """Up to half a prompt of two domains there is none: at a share of 1e-9 an hour of trying."""
+    tried = []
+    whole = schedule._largest_remainder
+    monkeypatch.setattr(schedule, "_largest_remainder", lambda *args: (tried.append(args[1]), whole(*args))[1])
+    with pytest.raises(ValueError, match="smallest window") as caught:
+        quotas({"a": 1.0, "b": share, "c": 1.0}, 64)
+    smallest = int(re.search(r"one is (\d+) prompts", str(caught.value))[1])
+    assert smallest == pytest.approx(2 / 3 / share, rel=1e-6) and len(tried) < 1000
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 5), st.integers(1, 9), st.integers(1, 6))

@@ -41,6 +41,16 @@ def test_closing_tables():
     assert closing_tables([{"loss": 1.0}]) == []
 
 
+def test_conflicts_are_counted_by_log_which_may_be_many_steps():
+    """With logging_steps 2 a log is the mean of two: the cosines -0.5 and 0.6 make one log without conflict."""
+    pair = "conflict/chat~math"
+    logs = [{"step": step, f"{pair}/cosine": 0.05, f"{pair}/share": 0.5, "surgery/removed": 0.2} for step in (2, 4)]
+    (table,) = closing_tables(logs)
+    cells = {column.header: list(column.cells) for column in table.columns}
+    assert cells["logs in conflict"] == ["0%"] and cells["modules in conflict"] == ["50%"]
+    assert table.caption == "Surgery changed the update by 20.0% of its norm in the median log."
+
+
 def test_a_single_evaluation_is_no_change():
     assert heldout_scores(LOG[:1]) == {"chat": (None, -1.0), "math": (None, 0.25)}
     (table,) = closing_tables(LOG[:1])

@@ -64,6 +64,14 @@ def test_noise_is_called_noise_and_conflict_conflict():
     assert "more than chance alone explains" in text
 
 
+def test_a_domain_keeps_its_name_in_sentences_whatever_is_in_it():
+    names, _ = module_names(1)
+    lines = conflict_lines(gramians(8, len(names), 2), np.ones((8, len(names), 2)), ["chat~web", "math"], 1)
+    conflicts = summarise(lines, 8)
+    assert conflicts is not None
+    assert conflict_sentences(conflicts, verdicts(conflicts))[0].startswith("chat~web and math: ")
+
+
 def test_too_few_steps_give_no_verdict():
     names, _ = module_names(1)
     lines = conflict_lines(gramians(3, len(names), 2, 0, 5.0), np.ones((3, len(names), 2)), ["a", "b"], 1)

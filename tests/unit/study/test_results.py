@@ -53,6 +53,18 @@ def test_an_unfinished_sequence_is_left_out_and_a_missing_seed_unpaired():
     assert (stages[0].forgetting.n, stages[0].forgetting.mean) == (1, pytest.approx(-0.5))
 
 
+def test_forgetting_and_rigidity_of_different_seeds_have_a_number_each():
+    """The middle stage of three has both; here the second run of chat alone is missing."""
+    names = ("math", "math_chat", "all", "chat")
+    sequences = [{"math": "math", "chat": "math_chat", "code": "all"}, {"chat": "chat"}]
+    study = StudySpec(strategies={name: [] for name in names}, baseline="math", sequences=sequences)
+    seeds = [(name, seed) for name in names for seed in range(2) if (name, seed) != ("chat", 1)]
+    scores = {"math": 0.5, "chat": 0.5, "code": 0.5, "mean": 0.5}
+    results = Results([Result("default", name, seed, 0, "s", scores, {}) for name, seed in seeds], study)
+    [table] = [grid for grid in grids(results, []) if grid.title == "default: sequential training"]
+    assert [(row[1], row[-1]) for row in table.rows[:3]] == [("math", "2"), ("chat", "2 and 1"), ("code", "0")]
+
+
 def test_differences_are_to_the_baseline_and_contrasts_to_the_other(tmp_path):
     results = make_results()
     write_csv(results, tmp_path / "study.csv")

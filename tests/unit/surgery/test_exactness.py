@@ -1,6 +1,8 @@
 """Invariant 3: `resolve_conflicts` against float64 brute force, and against torchjd for two domains."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -183,6 +185,37 @@ def test_surgery_leaves_no_threads_behind(monkeypatch):
     assert not any(thread.is_alive() for thread in started)
 
 
+@pytest.mark.parametrize(
+    "scarce, told",
+    [
+        ("resource.setrlimit(resource.RLIMIT_AS, 2 * (memory() + (60 << 20),))", "RuntimeError: can't start"),
+        ("chunks._CORES = {4000}", "OSError: "),
+    ],
+    ids=["memory", "cores"],
+)
+def test_a_thread_that_cannot_be_had_is_an_error_and_no_wait(scarce, told):
+    """The memory, or the number of threads, of a container may be used up, and its cores may be other ones by now."""
+    code = f"""
+import re, resource, sys, torch
+from mgs_trl.surgery import chunks, resolve_conflicts
+
+def memory():
+    return 1024 * int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+chunks.CPU_CHUNK, chunks.WORTH_THREADS = 1000, 0
+torch.set_num_threads(64)
+gradients = {{domain: {{"w": torch.ones(100_000)}} for domain in "ab"}}
+{scarce}
+try:
+    resolve_conflicts(gradients)
+finally:
+    print("threads:", torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and told in done.stderr, done.stderr
+    assert done.stdout.strip() == "threads: 64"
+
+
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [0.5, -2.0]])
 def test_parameters_on_several_devices_are_combined_each_on_its_own(weights):
     """A model that is split over devices; `meta` stands for a second one, as tensors cannot be mixed with it either."""
@@ -227,6 +260,13 @@ def test_a_non_finite_domain_is_left_out_everywhere_and_named():
     others, _ = resolve_conflicts({d: gradients[d] for d in "ac"}, "block", seed=4)
     for name, value in combined.items():
         assert relative_error(value, others[name]) <= 1e-6
+
+
+def test_observing_names_a_non_finite_domain_and_leaves_the_plain_sum():
+    gradients = {"a": {"w": torch.tensor([torch.nan, 1.0])}, "b": {"w": torch.tensor([1.0, -2.0])}}
+    combined, report = resolve_conflicts(gradients, method="observe")
+    assert report.dropped == ("a",) and report.weights.tolist() == [[1.0, 1.0]]
+    assert combined["w"][0].isnan() and combined["w"][1] == -1.0
 
 
 @pytest.mark.parametrize(

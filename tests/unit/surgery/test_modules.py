@@ -129,12 +129,66 @@ def test_tensors_that_a_block_holds_itself_are_of_the_block(block, tensors):
     assert (module.name, module.kind) == (f"model.layers.0.{block}", "attention")
 
 
+def test_blocks_that_all_have_one_name_are_of_the_kind_of_their_class():
+    """Nemotron-H calls every block `mixer`, be it attention, Mamba, an MLP or a mixture of experts."""
+    layers = ["mamba", "moe", "attention", "mlp"]
+    config = transformers.NemotronHConfig(hidden_size=32, layers_block_type=layers, n_routed_experts=4)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    kinds = {m.name.removeprefix("model.layers."): m.kind for m in partition_model(model) if ".mixer" in m.name}
+    assert kinds == {
+        "0.mixer": "attention",
+        "0.mixer.norm": "norm",
+        "2.mixer": "attention",
+        "3.mixer": "mlp",
+        "1.mixer.experts": "expert",
+        "1.mixer.gate": "router",
+        "1.mixer.shared_experts": "expert",
+    }
+
+
+def test_a_layer_inside_a_layer_has_blocks():
+    """Zamba2's shared one, of class `Zamba2AttentionDecoderLayer`."""
+    config = transformers.Zamba2Config(hidden_size=32, num_hidden_layers=2, layers_block_type=["hybrid", "mamba"])
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    kinds = {m.name: m.kind for m in partition_model(model) if "shared_transformer" in m.name}
+    assert {name.split(".")[-1]: kind for name, kind in kinds.items()} == {
+        "self_attn": "attention",
+        "feed_forward": "mlp",
+        "input_layernorm": "norm",
+        "pre_ff_layernorm": "norm",
+    }
+
+
+@pytest.mark.parametrize(
+    "config, block",
+    [
+        (transformers.RecurrentGemmaConfig(hidden_size=32, num_hidden_layers=1, lru_width=32), "temporal_block"),
+        (transformers.xLSTMConfig(hidden_size=32, num_heads=2, num_hidden_layers=1, vocab_size=64), "mlstm_layer"),
+    ],
+)
+def test_recurrences_are_one_block(config, block):
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    modules = [m for m in partition_model(model) if f".{block}" in m.name and m.kind != "norm"]
+    assert [(m.name.split(".")[-1], m.kind) for m in modules] == [(block, "attention")]
+    assert len(modules[0].parameters) > 6
+
+
 def test_projections_directly_in_a_layer_are_one_block():
     names = [f"model.layers.0.{name}.weight" for name in ("q_proj", "k_proj", "out_proj", "fc1", "fc2")]
     assert {m.name: len(m.parameters) for m in partition(names, "block")} == {
         "model.layers.0.attention": 3,
         "model.layers.0.mlp": 2,
     }
+
+
+def test_blocks_of_torchs_own_layers():
+    model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+    modules = {m.name.removeprefix("layers."): (m.kind, len(m.parameters)) for m in partition_model(model)}
+    parts = {"self_attn": ("attention", 4), "mlp": ("mlp", 4), "norm1": ("norm", 2), "norm2": ("norm", 2)}
+    assert modules == {f"{layer}.{name}": part for layer in (0, 1) for name, part in parts.items()}
 
 
 def test_every_module_has_a_name():

@@ -63,3 +63,45 @@ def test_every_row_counts_once_in_a_mean_over_rows(counts, ranks, micro_batch, s
     assert total == pytest.approx(ranks * steps)  # TRL divides by both
     if (counts, ranks, micro_batch) == ((1, 11), 4, 3):
         assert alone > 0  # a block of nothing but copies
+
+
+@pytest.mark.parametrize(
+    "counts, ranks, micro_batch, steps",
+    [
+        ((16, 8), 1, 4, 6),
+        ((12, 4), 2, 4, 2),
+        ((12, 4), 8, 1, 2),
+        ((3, 5), 4, 1, 2),
+        ((3, 3, 2), 4, 2, 1),
+        ((176, 168, 168), 64, 1, 8),  # 64 prompts of three domains, 8 completions each
+    ],
+)
+def test_a_mean_over_tokens_keeps_its_size_where_copies_fill_up(counts, ranks, micro_batch, steps):
+    """A loss of one per token is a loss of one, and so is the entropy bonus: TRL's means over micro-batches are.
+
+    Of micro-batches of one row TRL's is the mean over rows, whichever rank has them, whatever each token's loss is.
+    """
+    size = ranks * micro_batch * steps
+    assert sum(counts) == size
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 9, (size, 1), generator=generator)
+    mask, ids = (torch.arange(8) < lengths).long(), torch.arange(size)[:, None]
+    losses = torch.rand(mask.shape, generator=generator, dtype=torch.float64)
+    rows = {
+        "prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": mask, "completion_mask": mask,
+        "advantages": torch.ones(size), "losses": losses,
+    }  # fmt: skip
+    domains = [d for d, count in enumerate(counts) for _ in range(count)]
+    sums = torch.zeros(4, dtype=torch.float64)
+    for rank in range(ranks):
+        micro_steps, _ = cut_windows(rows, domains, 1, WindowShape(micro_batch, steps, "bnpo"), rank, ranks)
+        for block in (block for blocks in micro_steps for block in blocks):
+            real = block["completion_mask"] * block.get("tool_mask", 1)
+            tokens = real.sum().clamp(min=1)
+            means = torch.stack([real.sum() / tokens, (block["losses"] * real).sum() / tokens])
+            sums += torch.cat([block.loss_scale * means, block.token_scale * means])
+    one, loss, bonus_of_one, bonus = (sums / (ranks * steps)).tolist()
+    assert one == pytest.approx(1.0, rel=1e-6) and bonus_of_one == pytest.approx(1.0, rel=1e-6)
+    assert loss == pytest.approx(bonus, rel=1e-6)
+    if micro_batch == 1:
+        assert loss == pytest.approx(((losses * mask).sum(1) / mask.sum(1)).mean().item(), rel=1e-6)
