@@ -36,6 +36,7 @@ class RolloutTrainer(ResumableTrainer):
     _block: RowBlock | None  # whose loss is computed now
     _domain_metrics: dict[str, DomainMetrics]
     _rewards_per_func: Tensor | None
+    _written: list[list[int]] | None = None  # 0 for tokens of a completion that are a tool's; None without tools
     _seconds: defaultdict[str, float]  # spent since the last generation batch was logged
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -79,6 +80,11 @@ class RolloutTrainer(ResumableTrainer):
 
     # --- generation ---
 
+    def _generate(self, prompts: list) -> tuple[Any, ...]:
+        generated = super()._generate(prompts)
+        self._written = generated[2]
+        return generated
+
     def _find_sampling(self, inputs: list[dict[str, Any]]) -> None:
         """Which settings the rows have, here and on any rank: calls that are collective are made for the latter."""
         sampling = self._sampling
@@ -116,7 +122,7 @@ class RolloutTrainer(ResumableTrainer):
         return context - longest if 0 < longest < context else context - 1
 
     def _generate_single_turn(
-        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict, num_generations: int, *rest: Any
+        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict, num_generations: int, **options: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         started, before = time.perf_counter(), self._seconds["sync"]
         if self._sampling.differs and len(prompt_ids) != len(self._sampling.rows):
@@ -124,7 +130,7 @@ class RolloutTrainer(ResumableTrainer):
                 "sampling differs between domains, but tools ask for turns of single rows; use one sampling."
             )
         if self.use_vllm or not self._sampling.differs:
-            turn = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, *rest)
+            turn = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **options)
         elif images is None and not multimodal_fields:
             turn = self._generate_by_sampling(prompt_ids, num_generations)
         else:
@@ -225,7 +231,8 @@ class RolloutTrainer(ResumableTrainer):
         """Add a batch to its domains' metrics; returns its rewards, NaN where a row of a domain had an infinite one."""
         device, labels = self.accelerator.device, self.mix.labels(inputs)
         clipped = [not whole for whole in self._ended(completion_ids)]
-        rows = torch.tensor([labels, [len(ids) for ids in completion_ids], clipped], device=device).T
+        lengths = [sum(mask) for mask in self._written] if self._written else [len(ids) for ids in completion_ids]
+        rows = torch.tensor([labels, lengths, clipped], device=device).T
         domains, lengths, was_clipped = cast(Tensor, gather(rows.contiguous())).T
         infinite = rewards_per_func.isinf() & (domains >= 0).unsqueeze(1)
         # One infinite reward would turn its whole group's advantages into NaN, which TRL zeroes without a word.
