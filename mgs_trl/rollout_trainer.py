@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather
 from torch import Tensor, nn
 from transformers import GenerationConfig
+from trl import GRPOTrainer
 
 from mgs_trl.advantages import domain_advantages, needs_domain_statistics
 from mgs_trl.agreement import rewards_of_all_ranks
@@ -40,7 +42,9 @@ class RolloutTrainer(ResumableTrainer):
     _seconds: defaultdict[str, float]  # spent since the last generation batch was logged
 
     def __init__(self, *args: Any, **kwargs: Any):
+        self._sampling.check_tools(signature(GRPOTrainer).bind(*args, **kwargs).arguments.get("tools"))
         super().__init__(*args, **kwargs)
+        self._sampling.check_tools(self.tools)  # an environment's, too
         self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -125,10 +129,6 @@ class RolloutTrainer(ResumableTrainer):
         self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict, num_generations: int, **options: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         started, before = time.perf_counter(), self._seconds["sync"]
-        if self._sampling.differs and len(prompt_ids) != len(self._sampling.rows):
-            raise ValueError(
-                "sampling differs between domains, but tools ask for turns of single rows; use one sampling."
-            )
         if self.use_vllm or not self._sampling.differs:
             turn = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **options)
         elif images is None and not multimodal_fields:

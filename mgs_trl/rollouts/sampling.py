@@ -97,6 +97,15 @@ class DomainSampling:
         """The sampling of a domain."""
         return self.by_domain.get(domain, self.default)
 
+    def check_tools(self, tools: Any) -> None:
+        """Refuse tools, after whose calls some rows are generated again: TRL does not say which.
+
+        Raises:
+            ValueError: there are tools, and sampling differs.
+        """
+        if tools and self.differs:
+            raise ValueError("sampling differs between domains, but tools take one sampling for all rows; use one.")
+
 
 def parse_sampling(args: Any) -> DomainSampling:
     """Read `MGSConfig.sampling`.

@@ -114,3 +114,10 @@ def test_of_several_domains_only_the_policys_tokens_are_counted_and_trained(call
     for name, mean in zip(DOMAINS, means, strict=True):
         own = sum(int((mask * tool).sum()) for d, tool, mask in masks if DOMAINS[d] == name)
         assert own / 8 == pytest.approx(mean)
+
+
+def test_sampling_by_domain_is_refused_before_the_policy_is_loaded():
+    args = MGSConfig(output_dir="unused", **{**SETTINGS, "sampling": {"math": {"temperature": 0.5}}})
+    rows = [{"prompt": "w1", "domain": domain} for domain in DOMAINS for _ in range(4)]
+    with pytest.raises(ValueError, match="^sampling differs between domains, but tools take one .*; use one.$"):
+        MGSTrainer("no/such-model", lengths, args, Dataset.from_list(rows), tools=[repeat])
