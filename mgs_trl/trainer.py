@@ -296,9 +296,19 @@ class MGSTrainer(RolloutTrainer):
         sums = self._token_sums[block.domain]
         sums[0] += (entropies * mask).sum()
         if "ref_per_token_logps" in block:
-            ratio = block["ref_per_token_logps"] - logps
-            sums[1] += ((ratio.exp() - ratio - 1) * mask).sum()
+            sums[1] += (self._kl(block, logps, mask) * mask).sum()
         sums[2] += mask.sum()
+
+    def _kl(self, block: RowBlock, logps: Tensor, mask: Tensor) -> Tensor:
+        """TRL's estimate for each token, `[B, C]`: what its `kl` is a mean of."""
+        ratio = block["ref_per_token_logps"] - logps
+        kl = ratio.exp() - ratio - 1
+        if not self.args.use_bias_correction_kl or "old_per_token_logps" not in block:
+            return kl
+        drift = logps - block["old_per_token_logps"]
+        if self.importance_sampling_level == "sequence":
+            drift = ((drift * mask).sum(1) / mask.sum(1).clamp(min=1)).unsqueeze(1)
+        return kl * drift.exp()
 
     def _reduce_token_sums(self) -> None:
         if self._token_sums is None:

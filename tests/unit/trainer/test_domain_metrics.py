@@ -51,6 +51,21 @@ def test_those_of_the_run_are_means_over_tokens(ours, reference, accumulation, b
         assert log[name] == pytest.approx(expected[name], rel=1e-5)
 
 
+WHOLE = {"per_device_train_batch_size": 24, "gradient_accumulation_steps": 1, "beta": 0.1}
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_kl_of_a_second_iteration_is_grpos(ours, reference, level, corrected):
+    """TRL multiplies the estimate by the importance ratio, which is no longer one."""
+    settings = {
+        **WHOLE, "max_steps": 2, "num_iterations": 2, "importance_sampling_level": level,
+        "use_bias_correction_kl": corrected, "optim": "sgd", "learning_rate": 1.0,
+    }  # fmt: skip
+    log, expected = with_entropy(ours(surgery="none", **settings))[1], with_entropy(reference(**settings))[1]
+    assert log["kl"] == pytest.approx(expected["kl"], rel=1e-4)
+
+
 def test_without_a_domain_column_there_are_none(ours):
     run = ours(dataset=prompts(24, domains=("math",)).remove_columns("domain"))
     assert not [name for log in with_entropy(run) for name in log if name.startswith("domain/")]
