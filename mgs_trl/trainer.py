@@ -398,7 +398,7 @@ class _TrainingCalls(TrainerCallback):
         self._trainer._prepare_surgery(cast(nn.Module, self._trainer.model_wrapped))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_log:
+        if control.should_log or control.should_training_stop:  # then transformers logs what is left
             self._trainer._reduce_token_sums()
 
-    on_epoch_end = on_step_end
+    on_epoch_end = on_evaluate = on_step_end

@@ -66,6 +66,14 @@ def test_kl_of_a_second_iteration_is_grpos(ours, reference, level, corrected):
     assert log["kl"] == pytest.approx(expected["kl"], rel=1e-4)
 
 
+def test_steps_after_the_last_log_are_logged_at_the_end(ours, reference):
+    settings = {**WHOLE, "max_steps": 3, "logging_steps": 2, "learning_rate": 1e-3}
+    run = ours(dataset=prompts(12), surgery="none", **settings)
+    log, expected = with_entropy(run)[1], with_entropy(reference(dataset=prompts(12), **settings))[1]
+    assert "train_loss" in log and log["entropy"] == pytest.approx(expected["entropy"], rel=1e-5)
+    assert all(math.isfinite(log[f"domain/{domain}/{name}"]) for domain in run.trainer.mix.domains for name in NAMES)
+
+
 def test_without_a_domain_column_there_are_none(ours):
     run = ours(dataset=prompts(24, domains=("math",)).remove_columns("domain"))
     assert not [name for log in with_entropy(run) for name in log if name.startswith("domain/")]
