@@ -33,7 +33,7 @@ from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, partition_model
 from mgs_trl.surgery.choices import check_excluded
-from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows, scale_gradient
+from mgs_trl.window import RowBlock, WindowShape, check_rows, cut_windows, gather_rows, scale_gradient
 
 STATE_FILE = "surgery_state.pt"
 
@@ -163,6 +163,7 @@ class MGSTrainer(RolloutTrainer):
             self._step = self.state.global_step * accumulation
         if self._buffered_inputs is None or self._step % (steps * self.num_iterations) == 0:
             rows = self._generate_and_score_completions(generation_batch)
+            check_rows(rows)
             rows = gather_rows(self.accelerator, rows, cast(int, self._tokenizer.pad_token_id))
             self._buffered_inputs, imbalance = cut_windows(
                 rows,

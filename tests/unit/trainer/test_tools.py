@@ -119,5 +119,5 @@ def test_of_several_domains_only_the_policys_tokens_are_counted_and_trained(call
 def test_sampling_by_domain_is_refused_before_the_policy_is_loaded():
     args = MGSConfig(output_dir="unused", **{**SETTINGS, "sampling": {"math": {"temperature": 0.5}}})
     rows = [{"prompt": "w1", "domain": domain} for domain in DOMAINS for _ in range(4)]
-    with pytest.raises(ValueError, match="^sampling differs between domains, but tools take one .*; use one.$"):
+    with pytest.raises(ValueError, match=r"^sampling differs between domains, but tools take one .*; use one\.$"):
         MGSTrainer("no/such-model", lengths, args, Dataset.from_list(rows), tools=[repeat])
