@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mgs_trl.checkpoints import RUN_ID
@@ -19,7 +19,7 @@ from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
 from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
 from mgs_trl.layout import check_launch
-from mgs_trl.metrics import DomainMetrics
+from mgs_trl.metrics import DomainMetrics, kl_of_tokens
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
 from mgs_trl.padding import can_do_without_padding
@@ -297,19 +297,9 @@ class MGSTrainer(RolloutTrainer):
         sums = self._token_sums[block.domain]
         sums[0] += (entropies * mask).sum()
         if "ref_per_token_logps" in block:
-            sums[1] += (self._kl(block, logps, mask) * mask).sum()
+            by_sequence = self.importance_sampling_level == "sequence"
+            sums[1] += (kl_of_tokens(block, logps, mask, self.args.use_bias_correction_kl, by_sequence) * mask).sum()
         sums[2] += mask.sum()
-
-    def _kl(self, block: RowBlock, logps: Tensor, mask: Tensor) -> Tensor:
-        """TRL's estimate for each token, `[B, C]`: what its `kl` is a mean of."""
-        ratio = block["ref_per_token_logps"] - logps
-        kl = ratio.exp() - ratio - 1
-        if not self.args.use_bias_correction_kl or "old_per_token_logps" not in block:
-            return kl
-        drift = logps - block["old_per_token_logps"]
-        if self.importance_sampling_level == "sequence":
-            drift = ((drift * mask).sum(1) / mask.sum(1).clamp(min=1)).unsqueeze(1)
-        return kl * drift.exp()
 
     def _reduce_token_sums(self) -> None:
         if self._token_sums is None:
@@ -326,6 +316,15 @@ class MGSTrainer(RolloutTrainer):
             if self.beta != 0.0:
                 metrics.add_sum(f"domain/{name}/kl", kl, tokens)
         self._token_sums = None
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.control.should_log:
+            self._reduce_token_sums()  # not in `log`, which a callback may call on one rank
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        self._reduce_token_sums()  # of the steps since the last log
+        return super()._finalize_training(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
@@ -390,16 +389,10 @@ class MGSTrainer(RolloutTrainer):
 
 
 class _TrainingCalls(TrainerCallback):
-    """What is done on every rank when training begins, and before its metrics are logged."""
+    """What is done on every rank when training begins."""
 
     def __init__(self, trainer: MGSTrainer):
         self._trainer = trainer
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._trainer._prepare_surgery(cast(nn.Module, self._trainer.model_wrapped))
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_log or control.should_training_stop:  # then transformers logs what is left
-            self._trainer._reduce_token_sums()
-
-    on_epoch_end = on_evaluate = on_step_end

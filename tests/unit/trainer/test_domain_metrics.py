@@ -4,6 +4,7 @@ import math
 from itertools import chain
 
 import pytest
+from transformers import TrainerCallback
 
 from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.metrics import rows_met_first
@@ -72,6 +73,20 @@ def test_steps_after_the_last_log_are_logged_at_the_end(ours, reference):
     log, expected = with_entropy(run)[1], with_entropy(reference(dataset=prompts(12), **settings))[1]
     assert "train_loss" in log and log["entropy"] == pytest.approx(expected["entropy"], rel=1e-5)
     assert all(math.isfinite(log[f"domain/{domain}/{name}"]) for domain in run.trainer.mix.domains for name in NAMES)
+
+
+def test_logged_whichever_callback_asks_for_it(tiny_policy, tmp_path):
+    class Late(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_log = state.global_step == 2
+
+    args = MGSConfig(output_dir=str(tmp_path), **{**SETTINGS, "max_steps": 3, "logging_steps": 100})
+    trainer = MGSTrainer(tiny_policy, number, args, prompts(10), rollout_func=ScriptedRollouts())
+    trainer.add_callback(Late())
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "entropy" in entry]
+    assert len(logs) == 2  # of two steps, and of the third at the end
+    assert all(f"domain/{domain}/entropy" in log for log in logs for domain in trainer.mix.domains)
 
 
 def test_without_a_domain_column_there_are_none(ours):
