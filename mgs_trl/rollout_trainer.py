@@ -67,13 +67,14 @@ class RolloutTrainer(ResumableTrainer):
         output["domain"] = torch.tensor(self.mix.labels(inputs), device=self.accelerator.device)
         if needs_domain_statistics(self.scale_rewards, self.multi_objective_aggregation):
             assert self._rewards_per_func is not None
-            advantages = domain_advantages(
+            advantages, flat = domain_advantages(
                 self._rewards_per_func,
                 self.reward_weights.to(self.accelerator.device),
                 cast(Tensor, gather(output["domain"])),
                 self.num_generations or 1,
                 self.multi_objective_aggregation,
             )
+            self._metrics["train"]["frac_reward_zero_std"][-1] = flat.float().mean().item()  # TRL's is of the mix
             logged = self._logs["advantages"]  # TRL has put its own there, of all ranks
             for _ in range(len(advantages)):
                 logged.pop()
