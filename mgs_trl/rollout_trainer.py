@@ -21,7 +21,7 @@ from mgs_trl.engines import reshard
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics, rows_met_first
 from mgs_trl.mix import DomainMix
 from mgs_trl.resumable import ResumableTrainer
-from mgs_trl.rollouts.sampling import DomainSampling, by_row, ended
+from mgs_trl.rollouts.sampling import DomainSampling, by_row, check_tools, ended
 from mgs_trl.rollouts.served import served_context
 from mgs_trl.rollouts.temperature import TemperatureChoice
 from mgs_trl.window import RowBlock
@@ -42,9 +42,10 @@ class RolloutTrainer(ResumableTrainer):
     _seconds: defaultdict[str, float]  # spent since the last generation batch was logged
 
     def __init__(self, *args: Any, **kwargs: Any):
-        self._sampling.check_tools(signature(GRPOTrainer).bind(*args, **kwargs).arguments.get("tools"))
+        given = signature(GRPOTrainer).bind(*args, **kwargs).arguments
+        check_tools(given.get("tools"), given["args"], self._sampling)
         super().__init__(*args, **kwargs)
-        self._sampling.check_tools(self.tools)  # an environment's, too
+        check_tools(self.tools, self.args, self._sampling)  # an environment's, too
         self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:

@@ -97,15 +97,6 @@ class DomainSampling:
         """The sampling of a domain."""
         return self.by_domain.get(domain, self.default)
 
-    def check_tools(self, tools: Any) -> None:
-        """Refuse tools, after whose calls some rows are generated again: TRL does not say which.
-
-        Raises:
-            ValueError: there are tools, and sampling differs.
-        """
-        if tools and self.differs:
-            raise ValueError("sampling differs between domains, but tools take one sampling for all rows; use one.")
-
 
 def parse_sampling(args: Any) -> DomainSampling:
     """Read `MGSConfig.sampling`.
@@ -146,6 +137,26 @@ def parse_sampling(args: Any) -> DomainSampling:
             if name in default.request() and name != "stop":
                 raise ValueError(f"generation_kwargs has {name!r}, but sampling differs between domains and sets it.")
     return sampling
+
+
+def check_tools(tools: Any, args: Any, sampling: DomainSampling) -> None:
+    """Refuse tools where the turns after a call, which some rows of some ranks take, cannot be told apart.
+
+    Raises:
+        ValueError: there are tools, and sampling differs, or several ranks draw together: TRL then gives a rank the
+            turns of another, or waits for one without a call.
+    """
+    if not tools:
+        return
+    if sampling.differs:
+        raise ValueError("sampling differs between domains, but tools take one sampling for all rows; use one.")
+    for name, alone in (("vllm_mode", "colocate"), ("vllm_tensor_parallel_size", 1)):
+        value = getattr(args, name)
+        if args.use_vllm and args.world_size > 1 and value != alone:
+            raise ValueError(
+                f"{name} is {value!r}, but with tools each of the {args.world_size} ranks must draw by itself; set it "
+                f"to {alone!r}."
+            )
 
 
 def stop_strings(generation_kwargs: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -121,3 +121,18 @@ def test_sampling_by_domain_is_refused_before_the_policy_is_loaded():
     rows = [{"prompt": "w1", "domain": domain} for domain in DOMAINS for _ in range(4)]
     with pytest.raises(ValueError, match=r"^sampling differs between domains, but tools take one .*; use one\.$"):
         MGSTrainer("no/such-model", lengths, args, Dataset.from_list(rows), tools=[repeat])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "alone"), [("vllm_mode", "server", "colocate"), ("vllm_tensor_parallel_size", 2, 1)]
+)
+def test_ranks_that_draw_together_are_refused(name, value, alone):
+    """Their turns after a call differ in number, but TRL cuts what was drawn into as many for each."""
+    ranks = type("Ranks", (MGSConfig,), {"world_size": property(lambda self: 2)})
+    settings = {**SETTINGS, "per_device_train_batch_size": 2, "use_vllm": True, name: value}
+    data = Dataset.from_list([{"prompt": "w1", "domain": domain} for domain in DOMAINS for _ in range(4)])
+    args = ranks(output_dir="unused", **settings)
+    with pytest.raises(
+        ValueError, match=rf"^{name} is {value!r}, but with tools each of the 2 ranks .* to {alone!r}\.$"
+    ):
+        MGSTrainer("no/such-model", lengths, args, data, tools=[repeat])
