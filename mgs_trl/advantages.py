@@ -21,7 +21,7 @@ def domain_advantages(
     domains: Tensor,
     num_generations: int,
     aggregation: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Advantages with statistics over the rows of the same domain.
 
     Args:
@@ -32,9 +32,10 @@ def domain_advantages(
         aggregation: `sum_then_normalize` (with `scale_rewards="batch"`) or `normalize_then_sum`.
 
     Returns:
-        `[B]`; zero for rows that nothing scored.
+        `[B]`, zero for rows that nothing scored; and `[B]`, whether the rewards of the row's domain are all equal.
     """
     advantages = torch.zeros_like(rewards_per_func[:, 0])
+    flat = torch.zeros_like(advantages, dtype=torch.bool)
     for d in domains.unique().tolist():
         mine = domains == d
         scores = rewards_per_func[mine]
@@ -50,4 +51,5 @@ def domain_advantages(
             normalized = ((groups - groups.nanmean(dim=1, keepdim=True)) / (spread + 1e-4)).view(-1, scores.size(1))
             rewards = (normalized * reward_weights).nansum(dim=1).masked_fill(unscored, torch.nan)
             advantages[mine] = (rewards - rewards.nanmean()) / (nanstd(rewards) + 1e-4)
-    return torch.nan_to_num(advantages, nan=0.0)
+        flat[mine] = torch.isclose(nanstd(rewards), rewards.new_zeros(()))
+    return torch.nan_to_num(advantages, nan=0.0), flat

@@ -4,6 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -11,6 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import gather
 from torch import Tensor, nn
 from transformers import GenerationConfig
+from trl import GRPOTrainer
 
 from mgs_trl.advantages import domain_advantages, needs_domain_statistics
 from mgs_trl.agreement import rewards_of_all_ranks
@@ -19,7 +21,7 @@ from mgs_trl.engines import reshard
 from mgs_trl.metrics import DomainMetrics, add_rollout_metrics, rows_met_first
 from mgs_trl.mix import DomainMix
 from mgs_trl.resumable import ResumableTrainer
-from mgs_trl.rollouts.sampling import DomainSampling, by_row, ended
+from mgs_trl.rollouts.sampling import DomainSampling, by_row, check_tools, ended
 from mgs_trl.rollouts.served import served_context
 from mgs_trl.rollouts.temperature import TemperatureChoice
 from mgs_trl.window import RowBlock
@@ -36,10 +38,14 @@ class RolloutTrainer(ResumableTrainer):
     _block: RowBlock | None  # whose loss is computed now
     _domain_metrics: dict[str, DomainMetrics]
     _rewards_per_func: Tensor | None
+    _written: list[list[int]] | None = None  # 0 for tokens of a completion that are a tool's; None without tools
     _seconds: defaultdict[str, float]  # spent since the last generation batch was logged
 
     def __init__(self, *args: Any, **kwargs: Any):
+        given = signature(GRPOTrainer).bind(*args, **kwargs).arguments
+        check_tools(given.get("tools"), given["args"], self._sampling)
         super().__init__(*args, **kwargs)
+        check_tools(self.tools, self.args, self._sampling)  # an environment's, too
         self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
@@ -62,13 +68,14 @@ class RolloutTrainer(ResumableTrainer):
         output["domain"] = torch.tensor(self.mix.labels(inputs), device=self.accelerator.device)
         if needs_domain_statistics(self.scale_rewards, self.multi_objective_aggregation):
             assert self._rewards_per_func is not None
-            advantages = domain_advantages(
+            advantages, flat = domain_advantages(
                 self._rewards_per_func,
                 self.reward_weights.to(self.accelerator.device),
                 cast(Tensor, gather(output["domain"])),
                 self.num_generations or 1,
                 self.multi_objective_aggregation,
             )
+            self._metrics["train"]["frac_reward_zero_std"][-1] = flat.float().mean().item()  # TRL's is of the mix
             logged = self._logs["advantages"]  # TRL has put its own there, of all ranks
             for _ in range(len(advantages)):
                 logged.pop()
@@ -78,6 +85,11 @@ class RolloutTrainer(ResumableTrainer):
         return output
 
     # --- generation ---
+
+    def _generate(self, prompts: list) -> tuple[Any, ...]:
+        generated = super()._generate(prompts)
+        self._written = generated[2]
+        return generated
 
     def _find_sampling(self, inputs: list[dict[str, Any]]) -> None:
         """Which settings the rows have, here and on any rank: calls that are collective are made for the latter."""
@@ -116,15 +128,11 @@ class RolloutTrainer(ResumableTrainer):
         return context - longest if 0 < longest < context else context - 1
 
     def _generate_single_turn(
-        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict, num_generations: int, *rest: Any
+        self, prompt_ids: list[list[int]], images: Any, multimodal_fields: dict, num_generations: int, **options: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         started, before = time.perf_counter(), self._seconds["sync"]
-        if self._sampling.differs and len(prompt_ids) != len(self._sampling.rows):
-            raise ValueError(
-                "sampling differs between domains, but tools ask for turns of single rows; use one sampling."
-            )
         if self.use_vllm or not self._sampling.differs:
-            turn = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, *rest)
+            turn = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, **options)
         elif images is None and not multimodal_fields:
             turn = self._generate_by_sampling(prompt_ids, num_generations)
         else:
@@ -225,7 +233,8 @@ class RolloutTrainer(ResumableTrainer):
         """Add a batch to its domains' metrics; returns its rewards, NaN where a row of a domain had an infinite one."""
         device, labels = self.accelerator.device, self.mix.labels(inputs)
         clipped = [not whole for whole in self._ended(completion_ids)]
-        rows = torch.tensor([labels, [len(ids) for ids in completion_ids], clipped], device=device).T
+        lengths = [sum(mask) for mask in self._written] if self._written else [len(ids) for ids in completion_ids]
+        rows = torch.tensor([labels, lengths, clipped], device=device).T
         domains, lengths, was_clipped = cast(Tensor, gather(rows.contiguous())).T
         infinite = rewards_per_func.isinf() & (domains >= 0).unsqueeze(1)
         # One infinite reward would turn its whole group's advantages into NaN, which TRL zeroes without a word.

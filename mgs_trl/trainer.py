@@ -10,7 +10,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from mgs_trl.checkpoints import RUN_ID
@@ -19,7 +19,7 @@ from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
 from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
 from mgs_trl.layout import check_launch
-from mgs_trl.metrics import DomainMetrics
+from mgs_trl.metrics import DomainMetrics, kl_of_tokens
 from mgs_trl.metrics_log import MetricsLog
 from mgs_trl.mix import DomainMix, check_supported
 from mgs_trl.padding import can_do_without_padding
@@ -33,7 +33,7 @@ from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, partition_model
 from mgs_trl.surgery.choices import check_excluded
-from mgs_trl.window import RowBlock, WindowShape, cut_windows, gather_rows, scale_gradient
+from mgs_trl.window import RowBlock, WindowShape, check_rows, cut_windows, gather_rows, scale_gradient
 
 STATE_FILE = "surgery_state.pt"
 
@@ -163,6 +163,7 @@ class MGSTrainer(RolloutTrainer):
             self._step = self.state.global_step * accumulation
         if self._buffered_inputs is None or self._step % (steps * self.num_iterations) == 0:
             rows = self._generate_and_score_completions(generation_batch)
+            check_rows(rows)
             rows = gather_rows(self.accelerator, rows, cast(int, self._tokenizer.pad_token_id))
             self._buffered_inputs, imbalance = cut_windows(
                 rows,
@@ -296,8 +297,8 @@ class MGSTrainer(RolloutTrainer):
         sums = self._token_sums[block.domain]
         sums[0] += (entropies * mask).sum()
         if "ref_per_token_logps" in block:
-            ratio = block["ref_per_token_logps"] - logps
-            sums[1] += ((ratio.exp() - ratio - 1) * mask).sum()
+            by_sequence = self.importance_sampling_level == "sequence"
+            sums[1] += (kl_of_tokens(block, logps, mask, self.args.use_bias_correction_kl, by_sequence) * mask).sum()
         sums[2] += mask.sum()
 
     def _reduce_token_sums(self) -> None:
@@ -315,6 +316,15 @@ class MGSTrainer(RolloutTrainer):
             if self.beta != 0.0:
                 metrics.add_sum(f"domain/{name}/kl", kl, tokens)
         self._token_sums = None
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.control.should_log:
+            self._reduce_token_sums()  # not in `log`, which a callback may call on one rank
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        self._reduce_token_sums()  # of the steps since the last log
+        return super()._finalize_training(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
@@ -379,16 +389,10 @@ class MGSTrainer(RolloutTrainer):
 
 
 class _TrainingCalls(TrainerCallback):
-    """What is done on every rank when training begins, and before its metrics are logged."""
+    """What is done on every rank when training begins."""
 
     def __init__(self, trainer: MGSTrainer):
         self._trainer = trainer
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
         self._trainer._prepare_surgery(cast(nn.Module, self._trainer.model_wrapped))
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_log:
-            self._trainer._reduce_token_sums()
-
-    on_epoch_end = on_step_end

@@ -60,6 +60,23 @@ class WindowShape:
     width_multiple: int = 1
 
 
+def check_rows(rows: dict[str, Any]) -> None:
+    """Refuse what cannot be dealt to ranks and blocks row by row, such as the images that a tool answers with.
+
+    Args:
+        rows: a scored generation batch, as TRL has it.
+
+    Raises:
+        ValueError: names it.
+    """
+    for name, value in rows.items():
+        if not isinstance(value, Tensor) or (value.dim() > 0 and len(value) != len(rows["completion_ids"])):
+            raise ValueError(
+                f"the rollouts hold {name!r}, but multi-domain training takes only tensors with a row for each "
+                "completion, and so no images."
+            )
+
+
 def gather_rows(accelerator: Accelerator, rows: dict[str, Any], pad_token_id: int) -> dict[str, Any]:
     """All ranks' rows on every rank, padded to common widths the way TRL pads: prompts left, completions right."""
     if accelerator.num_processes == 1:
@@ -127,7 +144,7 @@ def _select(rows: dict[str, Any], deal: Deal, offset: int) -> dict[str, Any]:
         real = torch.tensor(deal.real, device=device)
         mask = selected.get("tool_mask", torch.ones_like(selected["completion_mask"]))
         selected["tool_mask"] = mask * real[:, None].to(mask.dtype)
-        selected["advantages"] = selected["advantages"] * real.to(selected["advantages"].dtype)
+        selected["advantages"][~real] = 0  # of a row, or, from a subclass, of each of its tokens
     return selected
 
 

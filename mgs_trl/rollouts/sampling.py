@@ -139,6 +139,26 @@ def parse_sampling(args: Any) -> DomainSampling:
     return sampling
 
 
+def check_tools(tools: Any, args: Any, sampling: DomainSampling) -> None:
+    """Refuse tools where the turns after a call, which some rows of some ranks take, cannot be told apart.
+
+    Raises:
+        ValueError: there are tools, and sampling differs, or several ranks draw together: TRL then gives a rank the
+            turns of another, or waits for one without a call.
+    """
+    if not tools:
+        return
+    if sampling.differs:
+        raise ValueError("sampling differs between domains, but tools take one sampling for all rows; use one.")
+    for name, alone in (("vllm_mode", "colocate"), ("vllm_tensor_parallel_size", 1)):
+        value = getattr(args, name)
+        if args.use_vllm and args.world_size > 1 and value != alone:
+            raise ValueError(
+                f"{name} is {value!r}, but with tools each of the {args.world_size} ranks must draw by itself; set it "
+                f"to {alone!r}."
+            )
+
+
 def stop_strings(generation_kwargs: Mapping[str, Any] | None) -> tuple[str, ...]:
     """The stop strings of TRL's `generation_kwargs`."""
     return _strings((generation_kwargs or {}).get("stop") or ())

@@ -4,6 +4,7 @@ import math
 from itertools import chain
 
 import pytest
+from transformers import TrainerCallback
 
 from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.metrics import rows_met_first
@@ -49,6 +50,43 @@ def test_those_of_the_run_are_means_over_tokens(ours, reference, accumulation, b
     )
     for name in NAMES:
         assert log[name] == pytest.approx(expected[name], rel=1e-5)
+
+
+WHOLE = {"per_device_train_batch_size": 24, "gradient_accumulation_steps": 1, "beta": 0.1}
+
+
+@pytest.mark.parametrize("corrected", [True, False])
+@pytest.mark.parametrize("level", ["token", "sequence"])
+def test_kl_of_a_second_iteration_is_grpos(ours, reference, level, corrected):
+    """TRL multiplies the estimate by the importance ratio, which is no longer one."""
+    settings = {
+        **WHOLE, "max_steps": 2, "num_iterations": 2, "importance_sampling_level": level,
+        "use_bias_correction_kl": corrected, "optim": "sgd", "learning_rate": 1.0,
+    }  # fmt: skip
+    log, expected = with_entropy(ours(surgery="none", **settings))[1], with_entropy(reference(**settings))[1]
+    assert log["kl"] == pytest.approx(expected["kl"], rel=1e-4)
+
+
+def test_steps_after_the_last_log_are_logged_at_the_end(ours, reference):
+    settings = {**WHOLE, "max_steps": 3, "logging_steps": 2, "learning_rate": 1e-3}
+    run = ours(dataset=prompts(12), surgery="none", **settings)
+    log, expected = with_entropy(run)[1], with_entropy(reference(dataset=prompts(12), **settings))[1]
+    assert "train_loss" in log and log["entropy"] == pytest.approx(expected["entropy"], rel=1e-5)
+    assert all(math.isfinite(log[f"domain/{domain}/{name}"]) for domain in run.trainer.mix.domains for name in NAMES)
+
+
+def test_logged_whichever_callback_asks_for_it(tiny_policy, tmp_path):
+    class Late(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_log = state.global_step == 2
+
+    args = MGSConfig(output_dir=str(tmp_path), **{**SETTINGS, "max_steps": 3, "logging_steps": 100})
+    trainer = MGSTrainer(tiny_policy, number, args, prompts(10), rollout_func=ScriptedRollouts())
+    trainer.add_callback(Late())
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "entropy" in entry]
+    assert len(logs) == 2  # of two steps, and of the third at the end
+    assert all(f"domain/{domain}/entropy" in log for log in logs for domain in trainer.mix.domains)
 
 
 def test_without_a_domain_column_there_are_none(ours):

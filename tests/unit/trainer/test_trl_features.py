@@ -234,6 +234,22 @@ def test_advantages_never_mix_domains(tiny_policy, tmp_path, extra):
     assert small["domain/chat/grad_norm"] == pytest.approx(large["domain/chat/grad_norm"], rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    "extra", [{"scale_rewards": "batch"}, {"multi_objective_aggregation": "normalize_then_sum"}], ids=str
+)
+def test_the_share_without_spread_is_that_of_rows_whose_domain_has_none(tiny_policy, tmp_path, extra):
+    """TRL's `frac_reward_zero_std`: of 6 prompts to a window the two of chat; over the mix no row would be without."""
+
+    def constant_chat(prompts, completions, completion_ids, domain, **kwargs):
+        values = reward(prompts, completions, completion_ids)
+        return [1.0 if name == "chat" else value for value, name in zip(values, domain, strict=True)]
+
+    args = config(tmp_path, **extra)
+    trainer = MGSTrainer(tiny_policy, constant_chat, args, prompts(10), rollout_func=ScriptedRollouts())
+    trainer.train()
+    assert trainer.state.log_history[0]["frac_reward_zero_std"] == pytest.approx(1 / 3)
+
+
 def test_domain_column_of_another_name_and_removed_columns(tiny_policy, tmp_path):
     data = prompts(10).rename_column("domain", "task")
     args = config(tmp_path, domain_column="task")

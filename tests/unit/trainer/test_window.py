@@ -7,7 +7,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from mgs_trl.window import WindowShape, cut_windows, gather_rows
+from mgs_trl.window import WindowShape, check_rows, cut_windows, gather_rows
 
 WIDEST = 7  # of another rank's completions
 
@@ -105,3 +105,28 @@ def test_a_mean_over_tokens_keeps_its_size_where_copies_fill_up(counts, ranks, m
     assert loss == pytest.approx(bonus, rel=1e-6)
     if micro_batch == 1:
         assert loss == pytest.approx(((losses * mask).sum(1) / mask.sum(1)).mean().item(), rel=1e-6)
+
+
+def test_copies_have_no_advantage_in_any_token():
+    """A subclass may give each token its own, `[rows, tokens]`, as TRL's loss allows."""
+    ids, advantages = torch.arange(3)[:, None].expand(3, 3), torch.arange(1.0, 10.0).view(3, 3)
+    rows = {
+        "prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": ids,
+        "completion_mask": torch.ones_like(ids), "advantages": advantages,
+    }  # fmt: skip
+    found = []
+    for rank in range(2):
+        [[block]], _ = cut_windows(rows, [0, 0, 0], 1, WindowShape(2, 1, "grpo"), rank, 2)
+        found += [row.tolist() for row in block["advantages"]]
+    assert sorted(found) == [[0.0, 0.0, 0.0], *advantages.tolist()]
+
+
+def test_what_has_no_row_for_each_completion_is_refused():
+    """Images of tools and environments, of which the data tells nothing, or whatever a subclass adds."""
+    rows = {"completion_ids": torch.zeros(4, 2), "num_items_in_batch": torch.tensor(8)}
+    check_rows(rows)
+    for name, value in (("num_images", [1, 0, 0, 2]), ("pixel_values", torch.zeros(3, 8))):
+        with pytest.raises(
+            ValueError, match=f"^the rollouts hold '{name}', but multi-domain training takes only tensors"
+        ):
+            check_rows({**rows, name: value})
