@@ -63,7 +63,14 @@ def _merge_files(path: Path, groups: Sequence[str], shipped: Path) -> dict[Any, 
     search = f"hydra.searchpath=['file://{shipped}']"  # lets any recipe build on a shipped one
     with initialize_config_dir(str(path.parent), job_name="mgs_trl", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        defaults = loader.compute_defaults_list(path.stem, [*groups, search], RunMode.RUN).defaults
+        try:
+            defaults = loader.compute_defaults_list(path.stem, [*groups, search], RunMode.RUN).defaults
+        except RecursionError:
+            raise ValueError(f"recipe {path.name} builds on itself: its defaults go in a circle.") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"recipe {path.name}, or one that it builds on, is not UTF-8 text: {error}.") from None
+        except ValueError as error:  # a defaults list that is none
+            raise ValueError(f"recipe {path.name} cannot be composed: {first_line(error)}") from None
     content: dict[Any, Any] = {}
     for default in defaults:
         if default.config_path and not default.config_path.startswith("hydra/"):
