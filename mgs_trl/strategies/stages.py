@@ -84,6 +84,8 @@ def _steps(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, int]:
         raise ValueError(f"strategy.sequential.steps is {steps!r}, but it must be a number, or one for each domain.")
     for domain, value in steps.items():
         known_domain(recipe, domain, "strategy.sequential.steps")
+        if domain not in options["order"]:
+            raise ValueError(f"strategy.sequential.steps has {domain!r}, but order has only {options['order']}.")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"strategy.sequential.steps.{domain} is {value!r}, but it must be a whole number above 0.")
     return dict(steps)

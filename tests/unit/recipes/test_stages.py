@@ -231,6 +231,7 @@ def test_experts_are_trained_where_none_are_given(miniature, tmp_path):
         ({"sequential": {"order": ["math", "chta"]}}, ["'chta'", "Did you mean 'chat'?"]),
         ({"sequential": {"order": ["math"], "steps": {"math": 0}}}, ["steps.math", "above 0"]),
         ({"sequential": {"order": ["math"], "steps": {"maths": 1}}}, ["'maths'", "Did you mean 'math'?"]),
+        ({"sequential": {"order": ["math"], "steps": {"math": 1, "chat": 2}}}, ["steps has 'chat'", "['math']"]),
         ({"sequential": {"order": ["math"], "steps": "3"}}, ["steps", "'3'", "a number"]),
         ({"merge": {"method": "tie"}}, ["'tie'", "Did you mean 'ties'?"]),
         ({"merge": {"experts": {"math": "x"}}}, ["strategy.merge.experts", "chat"]),
