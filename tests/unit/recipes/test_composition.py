@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mgs_trl.composition import compose
 from mgs_trl.recipe import DatasetSpec, Recipe, load_recipe
 from mgs_trl.train import main
 
@@ -168,6 +169,16 @@ def test_a_defaults_list_that_is_none_or_leads_back(tmp_path, defaults, words, c
     assert main([str(tmp_path / "mine.yaml"), "--check"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: recipe mine.yaml") and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["site dir's", 'a "b", c', "50%$é[1]"])
+def test_the_package_may_lie_anywhere(tmp_path, place):
+    shipped = tmp_path / place
+    shipped.mkdir()
+    (shipped / "base.yaml").write_text("vars: {a: 1}\n")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("defaults: [base, _self_]\nvars: {b: 2}\n")
+    assert compose(mine, [], shipped) == {"vars": {"a": 1, "b": 2}}
 
 
 def test_a_value_given_with_a_deletion_must_be_the_one_that_is_there(tmp_path):
