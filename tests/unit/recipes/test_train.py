@@ -317,6 +317,17 @@ def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys)
     assert "no checkpoint of this run" in capsys.readouterr().err
 
 
+def test_what_was_saved_after_the_step_that_a_run_goes_back_to_is_not_resumed(tmp_path, command):
+    """The command that it prints when it is interrupted says --resume, which would be the way that was left."""
+    unseen = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
+    steps = [*command, *unseen, f"trainer.output_dir={tmp_path}", "trainer.save_strategy=steps", "trainer.save_steps=1"]
+    assert main([*steps, "trainer.max_steps=4"]) == 0
+    back = ["trainer.learning_rate=1e-7", "--resume", str(tmp_path / "checkpoint-1")]
+    assert main([*steps, "trainer.max_steps=2", *back]) == 0
+    assert (tmp_path / "checkpoint-4").is_dir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
+
+
 def test_a_resumed_run_says_in_what_its_recipe_differs(command, output, miniature, capsys):
     steps = [*command, *(f"~domains.{name}.eval_dataset" for name in DOMAINS), "trainer.save_strategy=steps"]
     steps.append("trainer.save_steps=1")
