@@ -69,10 +69,11 @@ def given_experts(recipe: Recipe) -> dict[str, str]:
             f"strategy.merge.experts is {experts!r}, but it must map each domain ({', '.join(recipe.domains)}) to the "
             "directory of its policy."
         )
-    for domain, directory in experts.items():
-        if not Path(str(directory)).is_dir():
-            raise ValueError(f"strategy.merge.experts.{domain} is {directory!r}, but that is not a directory.")
-    return {domain: str(experts[domain]) for domain in recipe.domains}
+    found = {domain: Path(str(experts[domain])).expanduser() for domain in recipe.domains}
+    for domain, directory in found.items():
+        if not directory.is_dir():
+            raise ValueError(f"strategy.merge.experts.{domain} is {str(directory)!r}, but that is not a directory.")
+    return {domain: str(directory) for domain, directory in found.items()}
 
 
 def _steps(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, int]:

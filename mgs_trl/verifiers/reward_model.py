@@ -60,7 +60,8 @@ class RewardModelVerifier(ScaledVerifier):
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         if share not in ("rank", "node"):
             raise ValueError(f"share must be 'rank' or 'node', got {share!r}")
-        self.source, self.tokenizer_source = model, tokenizer
+        self.source = os.path.expanduser(model) if isinstance(model, str) else model
+        self.tokenizer_source = os.path.expanduser(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.dtype, self.device = dtype, device
         self.batch_tokens, self.max_length = batch_tokens, max_length
         self.collective = share == "node"

@@ -317,6 +317,26 @@ def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys)
     assert "no checkpoint of this run" in capsys.readouterr().err
 
 
+def test_a_tilde_is_the_home_directory(command, miniature, tmp_path, monkeypatch, capsys):
+    """Transformers expands it in output_dir, so what we write there and read again has to lie there too."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    home.mkdir()
+    (home / "models").symlink_to(miniature)
+    places = ['trainer.output_dir="~/out"', 'model="~/models/policy"', "trainer.save_strategy=steps"]
+    places += ['domains.chat.verifier={reward_model: {model: "~/models/reward_model"}}', "trainer.save_steps=1"]
+    command = command[:-1]
+    assert main([*command, *places, "trainer.max_steps=1"]) == 0
+    assert "Held-out reward" in capsys.readouterr().out  # from the log in the directory
+    found = {path.name for path in (home / "out").iterdir()}
+    assert {"recipe.yaml", "metrics.jsonl", "run.json", "checkpoint-1", "model.safetensors"} <= found
+    assert main([*command, *places, "trainer.max_steps=2", "--resume"]) == 0
+    assert (home / "out" / "checkpoint-2").is_dir() and not (tmp_path / "~").exists()
+    weights = "strategy={fixed_weights: {from: '~/out'}}"
+    assert main([*command, *places, weights, "trainer.max_steps=1"]) == 0
+
+
 def test_what_was_saved_after_the_step_that_a_run_goes_back_to_is_not_resumed(tmp_path, command):
     """The command that it prints when it is interrupted says --resume, which would be the way that was left."""
     unseen = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
