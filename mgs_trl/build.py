@@ -1,5 +1,6 @@
 """From a recipe to a trainer. Everything that can be wrong is found before a model is loaded."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +99,14 @@ def release(trainer: "MGSTrainer") -> None:
 
 
 def make_output(output: Path) -> None:
-    """Raises ValueError if the output directory is not there and cannot be made."""
+    """Raises ValueError if the output directory is not there and cannot be made, or takes no file."""
     try:
         output.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=output).close()  # permissions alone do not tell
     except OSError as error:
-        raise ValueError(f"trainer.output_dir is {str(output)!r}, which cannot be made: {error.strerror}.") from None
+        raise ValueError(
+            f"trainer.output_dir is {str(output)!r}, which cannot be made or written to: {error.strerror}."
+        ) from None
 
 
 def save_policy(trainer: "MGSTrainer") -> None:

@@ -41,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = plan_runs(recipe, overrides, root.absolute())
         done = finished(runs)
         if not arguments.table:
+            from mgs_trl.build import make_output
+
             check_runs(arguments.recipe, [run for run in runs if run.name not in done])
+            make_output(root)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if schedule.left and not arguments.table:
         from mgs_trl.metrics_log import COMMAND
 
-        root.mkdir(parents=True, exist_ok=True)
         write_recipe(recipe, root / "study.yaml")
         os.environ[RECIPE] = str(find_recipe(arguments.recipe))
         os.environ[COMMAND] = shlex.join(["python", "-m", "mgs_trl.study", arguments.recipe, *arguments.overrides])

@@ -190,6 +190,11 @@ def sentence(capsys) -> str:
     [
         (["trainer.output_dir={file}"], ["trainer.output_dir is", "recipe_file", "File exists"]),
         (["trainer.output_dir=/proc/nope/out"], ["trainer.output_dir is '/proc/nope/out'", "cannot be made"]),
+        (["trainer.output_dir=/proc"], ["trainer.output_dir is '/proc'", "written to"]),
+        (
+            ["trainer.output_dir=/proc", "strategy={sequential: {order: [math]}}"],
+            ["output_dir is '/proc'", "written to"],
+        ),
         (["peft={r: 2, target_modules: [no_such]}"], ["peft fits no module", "no_such"]),
         (["trainer.use_liger_kernel=true"], ["use_liger_kernel", "pip install liger-kernel"]),
         (

@@ -160,6 +160,8 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, trace, ca
     (tmp_path / "out" / "metrics.jsonl").touch()
     assert main([write_recipe(tmp_path, "other: []"), out]) == 2
     assert "holds a run of its own" in capsys.readouterr().err
+    assert main([write_recipe(tmp_path, "other: []"), "trainer.output_dir=/proc"]) == 2
+    assert "trainer.output_dir is '/proc', which cannot be made or written to" in capsys.readouterr().err
     assert calls(trace) == []
 
 
