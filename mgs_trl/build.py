@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgs_trl.adapter import adapter_config
+from mgs_trl.adapter import adapter_config, remove_adapter
 from mgs_trl.arguments import build_config, domains_with_rows
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.datasets import DomainRows, combine, load_domain
@@ -111,10 +111,14 @@ def make_output(output: Path) -> None:
 
 def save_policy(trainer: "MGSTrainer") -> None:
     """Write the whole policy, or its adapter, to the output directory. All ranks must call it."""
+    from peft import PeftModel
+
     plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
     if plugin is not None:  # checkpoints may be sharded; with that setting transformers would write no policy at all
         plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
+    if trainer.is_world_process_zero() and not isinstance(trainer.model, PeftModel):
+        remove_adapter(Path(str(trainer.args.output_dir)))
 
 
 def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:

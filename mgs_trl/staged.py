@@ -14,7 +14,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 # Before any run: a library keeps the traceback of an optional import that failed, hence the frames of whoever came to
 # import it first, and with them the trainer of that run.
 import mgs_trl.trainer  # noqa: F401
-from mgs_trl.adapter import fold_adapter, holds_adapter
+from mgs_trl.adapter import fold_adapter, holds_adapter, remove_adapter
 from mgs_trl.agreement import from_main_process
 from mgs_trl.arguments import build_config
 from mgs_trl.build import make_output
@@ -126,6 +126,7 @@ def _copy_policy(source: Path, target: Path) -> None:
     for path in source.iterdir():
         if path.is_file() and path.name not in LOGS:
             shutil.copy2(path, target)
+    remove_adapter(target)
 
 
 def _policy_in(directory: Path, model: ModelSpec) -> ModelSpec:

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from mgs_trl.build import build_trainer
 from mgs_trl.checkpoints import last_checkpoint
@@ -194,6 +195,25 @@ def test_adapters_are_merged_before_the_next_stage(miniature, tmp_path):
     assert trainer.ref_model is None  # TRL takes the policy without its adapter
     kept = trainer.model.get_base_model().state_dict()
     assert torch.equal(kept[name.replace(".weight", ".base_layer.weight")], first[name])
+
+
+@pytest.mark.parametrize("strategy", ["mgs", "{sequential: {order: [math]}}", "{merge: {method: linear}}"])
+def test_a_policy_is_not_mistaken_for_an_adapter_that_an_earlier_run_left(miniature, tmp_path, strategy):
+    """transformers loads an adapter that lies beside whole weights, on its own base, and not the weights."""
+    command = ["miniature", *SETTINGS, "~domains.instruction_following", f"trainer.output_dir={tmp_path}"]
+    assert main([*command, LORA]) == 0
+    if "merge" in strategy:
+        assert main([*command, LORA, f"strategy={strategy}"]) == 0
+    assert main([*command, f"strategy={strategy}"]) == 0
+    saved = policy(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert_same(saved, {name: loaded[name] for name in saved})
+    assert loaded.keys() == saved.keys()
+    if "merge" in strategy:
+        math, chat = policy(tmp_path / "expert_math"), policy(tmp_path / "expert_chat")
+        for name, value in saved.items():
+            mean = (math[name].double() + chat[name].double()) / 2
+            assert torch.allclose(value.double(), mean, rtol=1e-6, atol=1e-8), name
 
 
 def test_experts_that_exist_are_merged_and_evaluated(miniature, sequence, tmp_path, capsys):
