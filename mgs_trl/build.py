@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transformers.trainer_utils import IntervalStrategy
+
 from mgs_trl.adapter import adapter_config, remove_adapter
 from mgs_trl.arguments import build_config, domains_with_rows
+from mgs_trl.blame import refused
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.datasets import DomainRows, combine, load_domain
 from mgs_trl.domains.prompts import PromptForm, prompt_form, prompt_length, write_prompts
@@ -74,19 +77,20 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
 
     from mgs_trl.trainer import MGSTrainer
 
-    try:
-        return MGSTrainer(
-            model=recipe.model.name_or_path,
-            reward_funcs=[function for function, _ in functions],
-            args=config,
-            train_dataset=train,
-            eval_dataset=heldout,
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-            peft_config=peft_config,
-        )
-    except NoMatchingPeftModuleError as error:
-        raise ValueError(f"peft fits no module of the policy: {' '.join(str(error).split())}") from error
+    with refused("the trainer cannot be made", (OSError, RuntimeError, TypeError, ValueError)):
+        try:
+            return MGSTrainer(
+                model=recipe.model.name_or_path,
+                reward_funcs=[function for function, _ in functions],
+                args=config,
+                train_dataset=train,
+                eval_dataset=heldout,
+                processing_class=tokenizer,
+                callbacks=list(callbacks),
+                peft_config=peft_config,
+            )
+        except NoMatchingPeftModuleError as error:
+            raise ValueError(f"peft fits no module of the policy: {' '.join(str(error).split())}") from error
 
 
 def release(trainer: "MGSTrainer") -> None:
@@ -131,9 +135,12 @@ def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
 
 
 def check_evaluation(recipe: Recipe, config: MGSConfig) -> None:
-    """Raises ValueError if the recipe has held-out data and the batches they are evaluated in split prompt groups."""
+    """Raises ValueError if the batches that held-out data is evaluated in split prompt groups, or there is none to
+    evaluate during training."""
     if any(domain.eval_dataset is not None for domain in recipe.domains.values()):
         config.check_evaluation_batch()
+    elif (when := IntervalStrategy(config.eval_strategy).value) != "no":
+        raise ValueError(f"trainer.eval_strategy is {when!r}, but no domain has an eval_dataset.")
 
 
 def check_rows(train: Sequence[DomainRows], config: MGSConfig) -> None:

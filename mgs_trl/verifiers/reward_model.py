@@ -110,6 +110,8 @@ class RewardModelVerifier(ScaledVerifier):
             raise ValueError(f"reward model {self.source!r} cannot be loaded: {line}") from error
         if labels != 1:
             raise ValueError(f"reward model {self.source!r} must have one label, got {labels}")
+        if self.dtype != "auto" and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise ValueError(f"dtype must be auto or a dtype of torch, such as bfloat16, got {self.dtype!r}")
         device = self.device if self.device != "auto" else _own_device()
         dtype = self.dtype if self.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
         with loaded_whole():

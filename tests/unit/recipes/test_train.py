@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from transformers import TrainerControl
 
+from mgs_trl.blame import refused
 from mgs_trl.check import check
 from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
@@ -197,6 +198,9 @@ def sentence(capsys) -> str:
             ["output_dir is '/proc'", "written to"],
         ),
         (["peft={r: 2, target_modules: [no_such]}"], ["peft fits no module", "no_such"]),
+        (["model.kwargs={no_such: 1}"], ["the trainer cannot be made", "no_such"]),
+        (["trainer.learning_rate=-1"], ["training cannot begin", "learning rate"]),
+        (["trainer.lr_scheduler_type=cosine_with_min_lr"], ["training cannot begin", "min_lr"]),
         (["trainer.use_liger_kernel=true"], ["use_liger_kernel", "pip install liger-kernel"]),
         (
             [r"domains.math.verifier={reward_server: {url: 'http://127.0.0.1:9', api: json, retries: 0}}"],
@@ -321,6 +325,63 @@ def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys)
         path.write_text("another")
     assert main([*steps, "--resume"]) == 2
     assert "no checkpoint of this run" in capsys.readouterr().err
+
+
+UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([*UNSEEN, "trainer.eval_strategy=epoch"], ["trainer.eval_strategy is 'epoch'", "eval_dataset"]),
+        (["trainer.domain_weights={math: 1, chta: 2}"], ["domain_weights", "chta"]),
+        (["strategy={fixed_weights: {weights: {math: 1}}}"], ["domain_weights", "['math']"]),
+        (["strategy={single: {domain: math}}", "trainer.domain_weights={math: 1, chat: 2}"], ["domain_weights"]),
+        (["trainer.loss_type=grppo"], ["loss_type", "'grppo'"]),
+        (["trainer.optim=galore_adamw_layerwise"], ["optim", "during backward"]),
+        (["trainer.scale_rewards=batchh"], ["scale_rewards", "'batchh'", "Did you mean 'batch'?"]),
+        (["trainer.report_to=wandbb"], ["wandbb is not supported"]),
+        (["trainer.accelerator_config={split_batche: true}"], ["split_batche"]),
+        (["trainer.num_iterations=0"], ["num_iterations is 0", "at least 1"]),
+        (["trainer.gradient_accumulation_steps=0"], ["gradient_accumulation_steps is 0", "at least 1"]),
+        (["trainer.temperature=0"], ["temperature is 0", "greater than 0"]),
+        (["trainer.max_completion_length=0"], ["max_completion_length is 0", "at least 1"]),
+        (["trainer.top_p=2"], ["top_p is 2", "at most 1"]),
+        (["model.dtype=floot"], ["model.dtype is 'floot'", "bfloat16"]),
+        (["peft={r: two, target_modules: all-linear}"], ["'str'"]),
+        (["domains.math.verifier={math: {time_limit: long}}"], ["verifier 'math' cannot be made", "'str'"]),
+        (["domains.math.verifier={thinking_format: {tags: think}}"], ["tags", "a list", "'think'"]),
+    ],
+)
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_what_a_run_refuses_a_check_refuses(command, changes, words, check, capsys):
+    assert main([*command, *changes, *check]) == 2
+    line = sentence(capsys)
+    assert all(word in line for word in words), line
+
+
+def test_only_what_is_refused_by_others_and_in_time_becomes_a_sentence():
+    def attempt(error, **when):
+        with refused("it cannot be", (ValueError,), **when):
+            raise error
+
+    with pytest.raises(ValueError, match=r"^it cannot be: of two lines\.$"):
+        attempt(ValueError("of two\nlines."))
+    with pytest.raises(ValueError, match=r"^late$"):
+        attempt(ValueError("late"), applies=lambda: False)
+    with pytest.raises(TypeError):
+        attempt(TypeError("another"))
+    with pytest.raises(ValueError, match="neither a file"), refused("it cannot be", (ValueError,)):
+        load_recipe("none")
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_check_plans_as_many_steps_as_the_run_takes(command, output, steps):
+    command = [*command[:-2], f"trainer.output_dir={output}", f"trainer.max_steps={steps}"]
+    assert check(load_recipe(command[0], command[1:])).steps == steps
+    assert main(command) == 0
+    logged = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert max(entry["step"] for entry in logged) == steps
 
 
 def test_a_tilde_is_the_home_directory(command, miniature, tmp_path, monkeypatch, capsys):
