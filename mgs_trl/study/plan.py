@@ -71,6 +71,8 @@ def plan_runs(recipe: Recipe, overrides: Sequence[str], root: Path) -> list[Run]
     study = recipe.study
     check_study(study)
     assert study is not None
+    for sequence in study.sequences:
+        _known("study.sequences", sequence, recipe.domains)
     if MEAN in recipe.domains:
         raise ValueError(f"domains has the name {MEAN!r}, which a study's tables give to the mean of all domains.")
     common = hashlib.sha256(_without_study(recipe).encode()).hexdigest()
