@@ -106,7 +106,8 @@ def make_output(output: Path) -> None:
     """Raises ValueError if the output directory is not there and cannot be made, or takes no file."""
     try:
         output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()  # permissions alone do not tell
+        with tempfile.TemporaryFile(dir=output) as file:  # neither permissions nor a name tell of a full disk
+            file.write(b"0")
     except OSError as error:
         raise ValueError(
             f"trainer.output_dir is {str(output)!r}, which cannot be made or written to: {error.strerror}."
