@@ -20,6 +20,12 @@ def holds_adapter(directory: Path) -> bool:
     return (directory / _FILES[0]).is_file()
 
 
+def remove_adapter(directory: Path) -> None:
+    """A whole policy was saved in `directory`: an adapter that an earlier run left would be loaded in its place."""
+    for name in _FILES:
+        (directory / name).unlink(missing_ok=True)
+
+
 def adapter_config(spec: Mapping[str, Any] | None) -> "PeftConfig | None":
     """PEFT's configuration of what a recipe's `peft:` asks for; None for full fine-tuning.
 
@@ -69,5 +75,3 @@ def fold_adapter(directory: Path, base: str, revision: str | None = None) -> Non
     for path in directory.glob("*token*"):
         shutil.copy2(path, kept)
     merge_experts(base, {"": str(kept)}, directory, revision=revision)
-    for name in _FILES:
-        (directory / name).unlink()

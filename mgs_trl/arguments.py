@@ -11,6 +11,7 @@ from typing import Any
 
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.templates import find_template
+from mgs_trl.memory import BYTES
 from mgs_trl.recipe import DomainSpec, Recipe, SamplingSpec, did_you_mean
 from mgs_trl.rollouts.sampling import stop_strings
 from mgs_trl.strategies import strategy_fields, trained_domains
@@ -66,7 +67,7 @@ def build_config(recipe: Recipe, ranks: int | None = None) -> MGSConfig:
         fields["use_cpu"] = True  # a plan for GPUs is made anywhere; bf16 would be refused here
     try:
         return config_class(**fields)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 
@@ -161,6 +162,8 @@ def _apply_sampling(recipe: Recipe, fields: dict[str, Any]) -> None:
 def _model_kwargs(recipe: Recipe) -> dict[str, Any]:
     """Arguments of `from_pretrained`. Only safetensors: a pickle could run code."""
     spec = recipe.model
+    if spec.dtype not in (None, "auto", *BYTES):
+        raise ValueError(f"model.dtype is {spec.dtype!r}, but it must be one of auto, {', '.join(BYTES)}.")
     named = {"revision": spec.revision, "dtype": spec.dtype, "attn_implementation": spec.attn_implementation}
     given = {name: value for name, value in named.items() if value is not None}
     return {"use_safetensors": True, **given, **spec.kwargs}

@@ -1,12 +1,16 @@
 """From a recipe to a trainer. Everything that can be wrong is found before a model is loaded."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgs_trl.adapter import adapter_config
+from transformers.trainer_utils import IntervalStrategy
+
+from mgs_trl.adapter import adapter_config, remove_adapter
 from mgs_trl.arguments import build_config, domains_with_rows
+from mgs_trl.blame import refused
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.datasets import DomainRows, combine, load_domain
 from mgs_trl.domains.prompts import PromptForm, prompt_form, prompt_length, write_prompts
@@ -73,19 +77,20 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
 
     from mgs_trl.trainer import MGSTrainer
 
-    try:
-        return MGSTrainer(
-            model=recipe.model.name_or_path,
-            reward_funcs=[function for function, _ in functions],
-            args=config,
-            train_dataset=train,
-            eval_dataset=heldout,
-            processing_class=tokenizer,
-            callbacks=list(callbacks),
-            peft_config=peft_config,
-        )
-    except NoMatchingPeftModuleError as error:
-        raise ValueError(f"peft fits no module of the policy: {' '.join(str(error).split())}") from error
+    with refused("the trainer cannot be made", (OSError, RuntimeError, TypeError, ValueError)):
+        try:
+            return MGSTrainer(
+                model=recipe.model.name_or_path,
+                reward_funcs=[function for function, _ in functions],
+                args=config,
+                train_dataset=train,
+                eval_dataset=heldout,
+                processing_class=tokenizer,
+                callbacks=list(callbacks),
+                peft_config=peft_config,
+            )
+        except NoMatchingPeftModuleError as error:
+            raise ValueError(f"peft fits no module of the policy: {' '.join(str(error).split())}") from error
 
 
 def release(trainer: "MGSTrainer") -> None:
@@ -98,19 +103,27 @@ def release(trainer: "MGSTrainer") -> None:
 
 
 def make_output(output: Path) -> None:
-    """Raises ValueError if the output directory is not there and cannot be made."""
+    """Raises ValueError if the output directory is not there and cannot be made, or takes no file."""
     try:
         output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output) as file:  # neither permissions nor a name tell of a full disk
+            file.write(b"0")
     except OSError as error:
-        raise ValueError(f"trainer.output_dir is {str(output)!r}, which cannot be made: {error.strerror}.") from None
+        raise ValueError(
+            f"trainer.output_dir is {str(output)!r}, which cannot be made or written to: {error.strerror}."
+        ) from None
 
 
 def save_policy(trainer: "MGSTrainer") -> None:
     """Write the whole policy, or its adapter, to the output directory. All ranks must call it."""
+    from peft import PeftModel
+
     plugin = trainer.accelerator.state.fsdp_plugin if trainer.is_fsdp_enabled else None
     if plugin is not None:  # checkpoints may be sharded; with that setting transformers would write no policy at all
         plugin.set_state_dict_type("FULL_STATE_DICT")
     trainer.save_model()
+    if trainer.is_world_process_zero() and not isinstance(trainer.model, PeftModel):
+        remove_adapter(Path(str(trainer.args.output_dir)))
 
 
 def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
@@ -123,9 +136,12 @@ def check_quotas(recipe: Recipe, config: MGSConfig) -> dict[str, int]:
 
 
 def check_evaluation(recipe: Recipe, config: MGSConfig) -> None:
-    """Raises ValueError if the recipe has held-out data and the batches they are evaluated in split prompt groups."""
+    """Raises ValueError if the batches that held-out data is evaluated in split prompt groups, or there is none to
+    evaluate during training."""
     if any(domain.eval_dataset is not None for domain in recipe.domains.values()):
         config.check_evaluation_batch()
+    elif (when := IntervalStrategy(config.eval_strategy).value) != "no":
+        raise ValueError(f"trainer.eval_strategy is {when!r}, but no domain has an eval_dataset.")
 
 
 def check_rows(train: Sequence[DomainRows], config: MGSConfig) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mgs_trl.blame import refused
 from mgs_trl.policy_path import is_local
 from mgs_trl.recipe import Recipe
 from mgs_trl.strategies import strategy_of
@@ -60,7 +61,7 @@ class Plan:
     @property
     def steps(self) -> int | None:
         """Optimizer steps of the run; None where they depend on data that is not reachable."""
-        if self.config.max_steps > 0:
+        if self.config.max_steps >= 0:
             return self.config.max_steps
         if self.counts.keys() != self.quotas.keys():
             return None
@@ -89,9 +90,13 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     if not _hub_answers():
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, below
 
+    from transformers.integrations import get_reporting_integration_callbacks
+
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
     from mgs_trl.build import build_verifiers, check_evaluation, check_quotas, check_reward_models
+    from mgs_trl.config import mapping
     from mgs_trl.layout import check_saves_whole, check_tensor_parallel
+    from mgs_trl.mix import check_settings, domain_factors
     from mgs_trl.rollouts.sampling import parse_sampling
 
     config = build_config(recipe, ranks)
@@ -100,6 +105,11 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     parse_sampling(config).among(domains_with_rows(recipe))  # as the trainer does with the domains of its data
     quotas = check_quotas(recipe, config)
     check_evaluation(recipe, config)
+    if len(quotas) > 1:
+        check_settings(config)
+    domain_factors(mapping(config.domain_weights), sorted(quotas))
+    with refused("trainer.report_to", (ValueError,)):
+        get_reporting_integration_callbacks(config.report_to)
     plan = Plan(recipe, config, ranks, quotas, build_verifiers(recipe), sampling_by_domain(recipe))
     if config.use_cpu and (config.bf16 or config.fp16):
         plan.unchecked.append("mixed precision (no GPU here)")
@@ -218,7 +228,7 @@ def print_plan(plan: Plan, console: Console) -> None:
     for label in cells[0]:
         table.add_row(label, *(Text(cell[label]) for cell in cells), end_section=True)
     console.print(table)
-    length = [] if config.max_steps > 0 else [f"{config.num_train_epochs:g} epochs"]
+    length = [] if config.max_steps >= 0 else [f"{config.num_train_epochs:g} epochs"]
     length += [] if plan.steps is None else [f"{plan.steps} steps"]
     lines = {
         "model": recipe.model.name_or_path,

@@ -14,11 +14,17 @@ def last_checkpoint(output: Path) -> Path | None:
 
     Checkpoints that an earlier run left in the same directory are another run's, however high their number.
     """
-    if not output.is_dir():
-        return None
-    numbered = [(int(m[1]), path) for path in output.iterdir() if (m := _CHECKPOINT.fullmatch(path.name))]
     own = read_run_id(output)
-    return next((path for _, path in sorted(numbered, reverse=True) if _id_of(path) == own), None)
+    return next((path for _, path in reversed(_numbered(output)) if _id_of(path) == own), None)
+
+
+def disown_later(output: Path, step: int) -> None:
+    """The run that `output` holds goes on from `step`: what it had saved of later steps, before it took this way, is
+    another run's from now on."""
+    own = read_run_id(output)
+    for number, path in _numbered(output):
+        if number > step and own is not None and _id_of(path) == own:
+            (path / RUN_ID).unlink()
 
 
 def read_run_id(output: Path) -> str | None:
@@ -27,6 +33,12 @@ def read_run_id(output: Path) -> str | None:
         return json.loads((output / RUN_FILE).read_text()).get(RUN_ID)
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def _numbered(output: Path) -> list[tuple[int, Path]]:
+    """Every checkpoint with its step, in their order."""
+    found = output.iterdir() if output.is_dir() else ()
+    return sorted((int(m[1]), path) for path in found if (m := _CHECKPOINT.fullmatch(path.name)))
 
 
 def _id_of(checkpoint: Path) -> str | None:

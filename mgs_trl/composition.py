@@ -4,6 +4,7 @@ Hydra merges all mappings. That would mix the options of two verifiers, or make 
 builds on another, so what means something only as a whole is replaced as a whole.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ def compose(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, An
     return {str(key): value for key, value in resolved.items()}
 
 
+def override_value(path: Path | str) -> str:
+    """A path or a name as the value of a hydra override: quoted where hydra's grammar asks for it."""
+    text = str(path)
+    if re.fullmatch(r"[A-Za-z0-9_/.+-]+", text):
+        return text
+    quoted = re.sub(r'(\\*)"', r'\1\1\\"', text)  # hydra reads a backslash as such unless a quote follows
+    return f'"{quoted}"'
+
+
 def first_line(error: Exception) -> str:
     """The message of an error of hydra or OmegaConf as one sentence."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
@@ -60,10 +70,17 @@ def first_line(error: Exception) -> str:
 
 def _merge_files(path: Path, groups: Sequence[str], shipped: Path) -> dict[Any, Any]:
     """What the files of the defaults list come to, in hydra's order; interpolations are kept."""
-    search = f"hydra.searchpath=['file://{shipped}']"  # lets any recipe build on a shipped one
+    search = f"hydra.searchpath=[{override_value(f'file://{shipped}')}]"  # lets any recipe build on a shipped one
     with initialize_config_dir(str(path.parent), job_name="mgs_trl", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        defaults = loader.compute_defaults_list(path.stem, [*groups, search], RunMode.RUN).defaults
+        try:
+            defaults = loader.compute_defaults_list(path.stem, [*groups, search], RunMode.RUN).defaults
+        except RecursionError:
+            raise ValueError(f"recipe {path.name} builds on itself: its defaults go in a circle.") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"recipe {path.name}, or one that it builds on, is not UTF-8 text: {error}.") from None
+        except ValueError as error:  # a defaults list that is none
+            raise ValueError(f"recipe {path.name} cannot be composed: {first_line(error)}") from None
     content: dict[Any, Any] = {}
     for default in defaults:
         if default.config_path and not default.config_path.startswith("hydra/"):

@@ -15,6 +15,7 @@ from mgs_trl.surgery.methods import BALANCES, SurgeryRule, check_method
 from mgs_trl.surgery.modules import GRANULARITIES, KINDS
 
 DTYPES = ("float32", "bfloat16", "float64")
+SCALES = ("group", "batch", "none")
 MAPPINGS = ("mixture", "domain_weights", "sampling", "server")
 
 
@@ -115,6 +116,7 @@ class MGSConfig(GRPOConfig):
         self._check_surgery()
         self._check_rollouts()
         super().__post_init__()
+        self._check_counts()
         parse_sampling(self)
         if self.surgery_seed is None:
             self.surgery_seed = self.seed
@@ -151,6 +153,13 @@ class MGSConfig(GRPOConfig):
                 raise ValueError(f"domain_weights.{domain} is {weight!r}, but it must be a number greater than 0.")
         if self.mixture is not None:
             check_mixture(mapping(self.mixture), list(mapping(self.mixture)))
+
+    def _check_counts(self) -> None:
+        """What TRL divides by, and what it compares with its choices in the middle of a step."""
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, but it must be at least 1.")
+        check_choice("scale_rewards", self.scale_rewards, SCALES)
 
     def _check_rollouts(self) -> None:
         _check_count("weight_check_syncs", self.weight_check_syncs)

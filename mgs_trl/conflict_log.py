@@ -19,14 +19,14 @@ class ConflictLog:
     def __init__(self, path: Path, every: int):
         self.path = path
         self.every = every
-        self._opened = False
+        self._done: int | None = None  # the last step
 
     def write(self, report: ConflictReport) -> None:
         if self.every == 0:
             return
-        if not self._opened:
+        if self._done is None or report.step <= self._done:  # the trainer may have been resumed in this process
             self._keep_lines_before(report.step)
-            self._opened = True
+        self._done = report.step
         if report.step % self.every == 0:
             with self.path.open("a") as file:
                 file.write(json.dumps(report.to_json()) + "\n")

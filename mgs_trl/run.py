@@ -12,6 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 
 from mgs_trl.adapter import holds_adapter
+from mgs_trl.blame import refused
 from mgs_trl.build import build_trainer, release, save_policy
 from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
@@ -84,7 +85,8 @@ def _train_run(recipe: Recipe, first: bool, command: Command, staged: bool) -> i
         write_recipe(recipe, output / "recipe.yaml")
     with tracked(trainer):
         try:
-            trainer.train(resume_from_checkpoint=checkpoint)
+            with refused("training cannot begin", (ValueError,), lambda: not stop.stepped):
+                trainer.train(resume_from_checkpoint=checkpoint)
         finally:
             stop.restore()
         if stop.received:

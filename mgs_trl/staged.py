@@ -14,9 +14,10 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 # Before any run: a library keeps the traceback of an optional import that failed, hence the frames of whoever came to
 # import it first, and with them the trainer of that run.
 import mgs_trl.trainer  # noqa: F401
-from mgs_trl.adapter import fold_adapter, holds_adapter
+from mgs_trl.adapter import fold_adapter, holds_adapter, remove_adapter
 from mgs_trl.agreement import from_main_process
 from mgs_trl.arguments import build_config
+from mgs_trl.build import make_output
 from mgs_trl.checkpoints import RUN_FILE
 from mgs_trl.metrics_log import write_launches
 from mgs_trl.recipe import ModelSpec, Recipe, output_of, write_recipe
@@ -89,7 +90,7 @@ def _prepare(recipe: Recipe, stages: Sequence[Stage], output: Path, resume: bool
             (stage.output / RUN_FILE).unlink(missing_ok=True)  # else its checkpoints would count as this run's
         for name in ("metrics.jsonl", "conflicts.jsonl", RUN_FILE):  # another run's, which a report would take for ours
             (output / name).unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
+    make_output(output)
     write_recipe(recipe, output / "recipe.yaml")
     return [stage.name for stage in stages if (stage.output / FINISHED).is_file()]
 
@@ -125,6 +126,7 @@ def _copy_policy(source: Path, target: Path) -> None:
     for path in source.iterdir():
         if path.is_file() and path.name not in LOGS:
             shutil.copy2(path, target)
+    remove_adapter(target)
 
 
 def _policy_in(directory: Path, model: ModelSpec) -> ModelSpec:

@@ -5,12 +5,12 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from mgs_trl.blame import is_ours
 from mgs_trl.recipe import Recipe, load_recipe, shipped_recipes
 
 
@@ -108,8 +108,7 @@ def _is_users(error: BaseException) -> bool:
     user; others need their traceback."""
     if isinstance(error, ImportError):
         return not str(error).startswith("cannot import name")
-    frames = traceback.extract_tb(error.__traceback__)
-    return Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+    return is_ours(error)
 
 
 def _is_first_rank() -> bool:

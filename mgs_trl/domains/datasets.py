@@ -3,15 +3,17 @@
 import csv
 import json
 import logging
+import sys
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import datasets as hf
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from mgs_trl.domains.schemas import Row, find_schema
+from mgs_trl.policy_path import is_local
 from mgs_trl.recipe import DATA_FILES, DatasetSpec, did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -72,9 +74,9 @@ def load_domain(
     spec = source if isinstance(source, DatasetSpec) else DatasetSpec(path="the given dataset")
     where = f"domain {domain!r}, dataset {spec.path!r}"
     raw = read_rows(spec) if isinstance(source, DatasetSpec) else source.to_list()
-    raw = [_renamed(row, spec.columns, where) for row in raw[: spec.limit]]
-    if not raw:
+    if not (raw := raw[: spec.limit]):
         raise ValueError(f"{where} has no rows, but every domain needs at least 1.")
+    raw = _renamed(raw, spec.columns, where)
     try:
         schema = find_schema(spec.schema, {name for row in raw[:100] for name in row})
     except ValueError as error:
@@ -110,6 +112,12 @@ def read_rows(spec: DatasetSpec) -> list[Row]:
     if path.is_dir():
         return _saved(path, spec.split)
     if path.suffix not in DATA_FILES:
+        if path.exists() or is_local(spec.path):
+            what = "a file of another kind" if path.exists() else "a path at which there is nothing"
+            raise ValueError(
+                f"dataset {spec.path!r} is {what}, but it must be a file ({', '.join(DATA_FILES)}), a directory saved "
+                "by datasets, or a hub id."
+            )
         return _hub(spec).to_list()
     if not path.is_file():
         raise ValueError(f"dataset file {spec.path!r} does not exist.")
@@ -145,18 +153,21 @@ def combine(parts: Sequence[DomainRows]) -> hf.Dataset:
     return hf.concatenate_datasets(list(columns.values()), axis=1)
 
 
-def _renamed(row: Mapping[str, Any], columns: Mapping[str, str], where: str) -> Row:
-    result = dict(row)
+def _renamed(rows: Sequence[Row], columns: Mapping[str, str], where: str) -> list[Row]:
+    """The rows under our names; what a row lacks that others have is None in it, as in `combine`."""
+    present = dict.fromkeys(name for row in rows for name in row)
     for ours, theirs in columns.items():
-        if theirs not in row:
+        if theirs not in present:
             raise ValueError(
-                f"{where}: columns maps {ours!r} to {theirs!r}, but the columns are {sorted(row)}."
-                + did_you_mean(theirs, row)
+                f"{where}: columns maps {ours!r} to {theirs!r}, but the columns are {sorted(present)}."
+                + did_you_mean(theirs, present)
             )
-        result[ours] = row[theirs]
-    for theirs in set(columns.values()) - set(columns):
-        del result[theirs]
-    return result
+    gone = set(columns.values()) - set(columns)
+    return [
+        {name: value for name, value in row.items() if name not in gone}
+        | {ours: row.get(theirs) for ours, theirs in columns.items()}
+        for row in rows
+    ]
 
 
 def _read_jsonl(path: Path) -> list[Row]:
@@ -193,11 +204,16 @@ def _read_json(path: Path) -> list[Row]:
 
 
 def _read_csv(path: Path) -> list[Row]:
+    csv.field_size_limit(sys.maxsize)  # for the whole process; a prompt may be longer than its 128 KiB
     reader = csv.reader(_lines(path), strict=True)
     try:
         header = next(reader, [])
+        if twice := [name for name, count in Counter(header).items() if count > 1]:
+            raise ValueError(f"{path}, line 1: the header names the column {twice[0]!r} twice.")
         rows = []
         for values in reader:
+            if not values:  # an empty line, as in JSONL
+                continue
             if len(values) != len(header):
                 raise ValueError(
                     f"{path}, line {reader.line_num}: {len(values)} fields, but the header has {len(header)}."

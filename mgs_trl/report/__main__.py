@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = arguments.out or (Path() if several else arguments.output_dirs[0]) / "report.html"
     try:
         notes = write_report(arguments.output_dirs, out)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for note in notes:

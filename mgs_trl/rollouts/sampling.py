@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ class Sampling:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Sampling))
+_CHECKED = ("temperature", "top_p", "min_p", "max_completion_length")  # vLLM and transformers read top_k differently
 _FROM_CONFIG = ("temperature", "top_p", "top_k", "min_p", "max_completion_length")
 
 
@@ -111,6 +112,7 @@ def parse_sampling(args: Any) -> DomainSampling:
     )
     if args.sampling and default.max_completion_length is None:
         raise ValueError("max_completion_length is None, but with sampling by domain it must be a number of tokens.")
+    _check("", default, [name for name in _CHECKED if getattr(default, name) is not None])
     by_domain = {}
     for domain, given in (args.sampling or {}).items():
         where = f"sampling.{domain}"
@@ -123,7 +125,7 @@ def parse_sampling(args: Any) -> DomainSampling:
         if "stop" in own:
             own["stop"] = _strings(own["stop"])
         by_domain[domain] = dataclasses.replace(default, **{"stop_completes": True, **own} if own else {})
-        _check(where, by_domain[domain], own)
+        _check(f"{where}.", by_domain[domain], own)
         longest = default.max_completion_length
         if by_domain[domain].max_completion_length > longest:
             raise ValueError(
@@ -168,7 +170,7 @@ def _strings(value: Any) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _check(where: str, sampling: Sampling, own: Mapping[str, Any]) -> None:
+def _check(where: str, sampling: Sampling, own: Iterable[str]) -> None:
     length, top_k, min_p = sampling.max_completion_length, sampling.top_k, sampling.min_p
     fits = {
         "temperature": (_is_number(sampling.temperature) and sampling.temperature > 0, "a number greater than 0"),
@@ -182,7 +184,7 @@ def _check(where: str, sampling: Sampling, own: Mapping[str, Any]) -> None:
     for name in own:
         good, allowed = fits[name]
         if not good:
-            raise ValueError(f"{where}.{name} is {getattr(sampling, name)!r}, but it must be {allowed}.")
+            raise ValueError(f"{where}{name} is {getattr(sampling, name)!r}, but it must be {allowed}.")
 
 
 def _is_whole(value: Any) -> bool:

@@ -192,7 +192,7 @@ def mean_weights(output_dir: str) -> dict[str, float]:
     """
     from mgs_trl.report.conflicts import read_conflicts
 
-    path = Path(output_dir) / "conflicts.jsonl"
+    path = Path(str(output_dir)).expanduser() / "conflicts.jsonl"
     if not path.is_file():
         raise ValueError(f"strategy.fixed_weights.from is {output_dir!r}, but that directory holds no conflicts.jsonl.")
     found = read_conflicts(path)

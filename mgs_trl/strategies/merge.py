@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgs_trl.adapter import remove_adapter
 from mgs_trl.recipe import did_you_mean
 from mgs_trl.strategies.saved_policy import (
     CONFIG,
@@ -168,6 +169,7 @@ def merge_experts(
         bare = adapters and not any(folders[0].glob("tokenizer*"))
         copy_files(origin if origin and bare else folders[0], done, TOKENIZER)
         deliver(done, out)
+        remove_adapter(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -69,10 +69,11 @@ def given_experts(recipe: Recipe) -> dict[str, str]:
             f"strategy.merge.experts is {experts!r}, but it must map each domain ({', '.join(recipe.domains)}) to the "
             "directory of its policy."
         )
-    for domain, directory in experts.items():
-        if not Path(str(directory)).is_dir():
-            raise ValueError(f"strategy.merge.experts.{domain} is {directory!r}, but that is not a directory.")
-    return {domain: str(experts[domain]) for domain in recipe.domains}
+    found = {domain: Path(str(experts[domain])).expanduser() for domain in recipe.domains}
+    for domain, directory in found.items():
+        if not directory.is_dir():
+            raise ValueError(f"strategy.merge.experts.{domain} is {str(directory)!r}, but that is not a directory.")
+    return {domain: str(directory) for domain, directory in found.items()}
 
 
 def _steps(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, int]:
@@ -84,6 +85,8 @@ def _steps(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, int]:
         raise ValueError(f"strategy.sequential.steps is {steps!r}, but it must be a number, or one for each domain.")
     for domain, value in steps.items():
         known_domain(recipe, domain, "strategy.sequential.steps")
+        if domain not in options["order"]:
+            raise ValueError(f"strategy.sequential.steps has {domain!r}, but order has only {options['order']}.")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"strategy.sequential.steps.{domain} is {value!r}, but it must be a whole number above 0.")
     return dict(steps)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, write_recipe
+from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, find_recipe, load_recipe, output_of, write_recipe
 from mgs_trl.strategies import OPTIONS, STRATEGIES, Options, strategy_of
 from mgs_trl.study.plan import RECIPE, RESULT, Run, plan_runs
 from mgs_trl.study.results import Results, missing, read_result
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a study that is stopped ends its workers
     try:
         recipe, overrides = load_study(arguments.recipe, arguments.overrides)
-        root = Path(str(recipe.trainer.get("output_dir", "outputs/study")))
+        root = output_of(recipe, "outputs/study")
         if (root / "metrics.jsonl").exists():
             raise ValueError(
                 f"trainer.output_dir is {str(root)!r}, which holds a run of its own; give the study another."
@@ -41,7 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = plan_runs(recipe, overrides, root.absolute())
         done = finished(runs)
         if not arguments.table:
+            from mgs_trl.build import make_output
+
             check_runs(arguments.recipe, [run for run in runs if run.name not in done])
+            make_output(root)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -53,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if schedule.left and not arguments.table:
         from mgs_trl.metrics_log import COMMAND
 
-        root.mkdir(parents=True, exist_ok=True)
         write_recipe(recipe, root / "study.yaml")
         os.environ[RECIPE] = str(find_recipe(arguments.recipe))
         os.environ[COMMAND] = shlex.join(["python", "-m", "mgs_trl.study", arguments.recipe, *arguments.overrides])

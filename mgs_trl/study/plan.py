@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mgs_trl.composition import override_value
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, recipe_yaml
 from mgs_trl.trackers import tracked_as
 
@@ -70,6 +71,8 @@ def plan_runs(recipe: Recipe, overrides: Sequence[str], root: Path) -> list[Run]
     study = recipe.study
     check_study(study)
     assert study is not None
+    for sequence in study.sequences:
+        _known("study.sequences", sequence, recipe.domains)
     if MEAN in recipe.domains:
         raise ValueError(f"domains has the name {MEAN!r}, which a study's tables give to the mean of all domains.")
     common = hashlib.sha256(_without_study(recipe).encode()).hexdigest()
@@ -105,16 +108,18 @@ def _run(
     asked = study.strategies.get(strategy, [])
     needs = [run_name(regime, other, seed) for text in asked for other in _REFERENCE.findall(text)]
     if strategy != BASE:
-        changes = [_REFERENCE.sub(lambda m: _value(root / "runs" / run_name(regime, m[1], seed)), t) for t in asked]
-        place = [f"trainer.output_dir={_value(directory)}", f"trainer.run_name={_value(tracked)}"]
+        changes = [
+            _REFERENCE.sub(lambda m: override_value(root / "runs" / run_name(regime, m[1], seed)), t) for t in asked
+        ]
+        place = [f"trainer.output_dir={override_value(directory)}", f"trainer.run_name={override_value(tracked)}"]
         training = [*own, *changes, seeded, *place]
     place = [
-        f"trainer.output_dir={_value(directory / 'evaluation')}",
-        f"trainer.run_name={_value(f'{tracked}-evaluation')}",
+        f"trainer.output_dir={override_value(directory / 'evaluation')}",
+        f"trainer.run_name={override_value(f'{tracked}-evaluation')}",
     ]
     evaluation = [*own, "peft=null", seeded, *place]
     if strategy != BASE:
-        evaluation.append(f"model.name_or_path={_value(directory)}")
+        evaluation.append(f"model.name_or_path={override_value(directory)}")
     lasting = [text for text in own if not text.startswith("trainer.output_dir=")]  # a study may move
     settings = json.dumps([common, study.evaluations, regime, strategy, seed, lasting, *_made_of(study, strategy)])
     return Run(
@@ -136,15 +141,6 @@ def _made_of(study: StudySpec, strategy: str) -> list[Any]:
     asked = study.strategies.get(strategy, [])
     others = dict.fromkeys(other for text in asked for other in _REFERENCE.findall(text))
     return [asked, *(_made_of(study, other) for other in others)]
-
-
-def _value(path: Path | str) -> str:
-    """A path or a name as the value of a hydra override: quoted where hydra's grammar asks for it."""
-    text = str(path)
-    if re.fullmatch(r"[A-Za-z0-9_/.+-]+", text):
-        return text
-    quoted = re.sub(r'(\\*)"', r'\1\1\\"', text)  # hydra reads a backslash as such unless a quote follows
-    return f'"{quoted}"'
 
 
 def _without_study(recipe: Recipe) -> str:

@@ -122,9 +122,9 @@ def _make(name: Any, options: dict[str, Any], domain: str | None, domain_column:
     _check_options(known, name, options, domain)
     try:
         inspect.signature(make).bind(*arguments, domain_column=domain_column, **options)
-    except TypeError as error:
-        raise ValueError(f"domain {domain!r}: verifier {name!r} cannot be made: {error}") from None
-    return make(*arguments, domain_column=domain_column, **options)
+        return make(*arguments, domain_column=domain_column, **options)
+    except TypeError as error:  # an option that is missing, or of another type
+        raise ValueError(f"domain {domain!r}: verifier {name!r} cannot be made: {error}") from error
 
 
 def _check_options(known: set[str] | None, name: Any, options: Mapping[str, Any], domain: str | None) -> None:

@@ -60,7 +60,8 @@ class RewardModelVerifier(ScaledVerifier):
             raise ValueError(f"max_length must be at least 1, got {max_length}")
         if share not in ("rank", "node"):
             raise ValueError(f"share must be 'rank' or 'node', got {share!r}")
-        self.source, self.tokenizer_source = model, tokenizer
+        self.source = os.path.expanduser(model) if isinstance(model, str) else model
+        self.tokenizer_source = os.path.expanduser(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.dtype, self.device = dtype, device
         self.batch_tokens, self.max_length = batch_tokens, max_length
         self.collective = share == "node"
@@ -109,6 +110,8 @@ class RewardModelVerifier(ScaledVerifier):
             raise ValueError(f"reward model {self.source!r} cannot be loaded: {line}") from error
         if labels != 1:
             raise ValueError(f"reward model {self.source!r} must have one label, got {labels}")
+        if self.dtype != "auto" and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise ValueError(f"dtype must be auto or a dtype of torch, such as bfloat16, got {self.dtype!r}")
         device = self.device if self.device != "auto" else _own_device()
         dtype = self.dtype if self.dtype != "auto" else "bfloat16" if device.startswith("cuda") else "float32"
         with loaded_whole():

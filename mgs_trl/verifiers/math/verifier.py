@@ -75,8 +75,8 @@ class ThinkingFormat(Verifier):
         **options: Any,
     ) -> None:
         super().__init__(domain, **options)
-        if not tags:
-            raise ValueError("tags must name at least one tag, got none")
+        if not tags or isinstance(tags, str):
+            raise ValueError(f"tags must be a list of at least one tag, got {tags!r}")
         self.tags = tuple(tags)
 
     def _score(self, batch: Batch) -> list[Score]:

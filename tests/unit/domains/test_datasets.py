@@ -62,7 +62,10 @@ def test_a_byte_order_mark_blank_lines_and_json_lines_in_a_json_file(tmp_path):
         ("a.json", '[{"prompt": "a"}, 3]', ["row 2", "int"]),
         ("a.csv", "prompt,answer\na,1\nb,2,3\n", ["line 3", "3 fields", "2"]),
         ("a.csv", 'prompt,answer\na,1\n"b"c,2\n', ["line 3", "CSV"]),
+        ("a.csv", "prompt,answer,answer\na,1,2\n", ["line 1", "'answer' twice"]),
         ("a.parquet", "no parquet", ["Parquet"]),
+        ("a.jsonl.gz", '{"prompt": "a"}\n', ["file of another kind", ".jsonl"]),
+        ("A.JSONL", '{"prompt": "a"}\n', ["file of another kind", ".jsonl"]),
     ],
 )
 def test_unreadable_files_name_the_file_and_the_line(tmp_path, name, text, words):
@@ -105,6 +108,22 @@ def test_missing_files_directories_and_hub_ids(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(DataUnreachable, match="some/dataset"):
         read_rows(DatasetSpec(path="some/dataset"))
+
+
+def test_a_path_that_leads_nowhere_is_no_hub_id(tmp_path, monkeypatch):
+    """The hub, when it does not answer, only leaves data unchecked."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    write(tmp_path / "a.tsv", "prompt\na\n")
+    for path in ("a.tsv", "./none", str(tmp_path / "none"), "~/none/here", "data/of/mine"):
+        with pytest.raises(ValueError, match="but it must be a file") as caught:
+            read_rows(DatasetSpec(path=path))
+        assert not isinstance(caught.value, DataUnreachable)
+
+
+def test_csv_may_have_empty_lines_and_long_prompts(tmp_path):
+    spec = write(tmp_path / "a.csv", f"prompt,answer\r\n\r\n{'x' * 200_000},1\r\n\r\n")
+    assert read_rows(spec) == [{"prompt": "x" * 200_000, "answer": "1"}]
 
 
 def numbered(count):
@@ -342,6 +361,20 @@ def test_renaming_a_missing_column_suggests_one(tmp_path):
     spec.columns = {"prompt": "qery"}
     with pytest.raises(ValueError, match="Did you mean 'query'"):
         load_domain("math", spec)
+
+
+def test_a_row_without_a_renamed_column_is_a_row_without_a_value(tmp_path):
+    def check_row(row):
+        if row["answer"] is None:
+            raise ValueError("no answer")
+
+    spec = write(tmp_path / "m.jsonl", lines({"prompt": "a", "gold": "1"}, {"prompt": "b"}))
+    spec.columns = {"answer": "gold"}
+    with pytest.raises(ValueError, match="row 2: no answer"):
+        load_domain("math", spec, check_row)
+    spec.invalid_rows = "drop"
+    part = load_domain("math", spec, check_row)
+    assert part.rows == [{"prompt": "a", "answer": "1", "domain": "math"}] and list(part.dropped.values()) == [1]
 
 
 def test_invalid_rows_stop_or_are_dropped_and_counted(tmp_path, caplog):

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mgs_trl.composition import compose
 from mgs_trl.recipe import DatasetSpec, Recipe, load_recipe
+from mgs_trl.train import main
 
 BASE = """
 model: {name_or_path: some/model, dtype: float32}
@@ -25,7 +27,7 @@ def built(directory: Path, text: str, overrides: tuple[str, ...] = ()) -> Recipe
     """The recipe `text`, which builds on BASE."""
     (directory / "base.yaml").write_text(BASE)
     path = directory / "mine.yaml"
-    path.write_text("defaults: [base, _self_]\n" + text)
+    path.write_text("defaults: [base, _self_]\n" + text, errors="surrogateescape")
     return load_recipe(path, overrides)
 
 
@@ -136,6 +138,7 @@ def test_interpolations_of_the_base_see_the_values_of_the_whole(tmp_path):
     [
         ("domains: [a]\n", ["mine.yaml", "Cannot merge"]),
         ("domains: {chat: {dataset: [a]}}\n", ["domains.chat.dataset", "['a']"]),
+        ("vars: {name: \udcfc}\n", ["mine.yaml", "not UTF-8"]),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(tmp_path, text, words):
@@ -153,6 +156,29 @@ def test_a_file_that_is_no_mapping(tmp_path):
     other.write_text("defaults: [mine, _self_]\n")
     with pytest.raises(ValueError, match=r"mine\.yaml holds a list"):
         load_recipe(other)
+
+
+@pytest.mark.parametrize(
+    ("defaults", "words"),
+    [("base", "must be a list"), ("[mine, _self_]", "in a circle"), ("[other, _self_]", "in a circle")],
+)
+def test_a_defaults_list_that_is_none_or_leads_back(tmp_path, defaults, words, capsys):
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "other.yaml").write_text("defaults: [mine, _self_]\n")
+    (tmp_path / "mine.yaml").write_text(f"defaults: {defaults}\n")
+    assert main([str(tmp_path / "mine.yaml"), "--check"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: recipe mine.yaml") and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", ["site dir's", 'a "b", c', "50%$é[1]"])
+def test_the_package_may_lie_anywhere(tmp_path, place):
+    shipped = tmp_path / place
+    shipped.mkdir()
+    (shipped / "base.yaml").write_text("vars: {a: 1}\n")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("defaults: [base, _self_]\nvars: {b: 2}\n")
+    assert compose(mine, [], shipped) == {"vars": {"a": 1, "b": 2}}
 
 
 def test_a_value_given_with_a_deletion_must_be_the_one_that_is_there(tmp_path):

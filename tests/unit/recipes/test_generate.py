@@ -43,6 +43,12 @@ def test_the_lines_can_be_scored_with_the_same_rewards(miniature, tmp_path, caps
     assert len({line["reward"] for line in again if line["domain"] == "chat"}) > 2
 
 
+def test_a_verifier_that_raises_is_no_traceback(miniature, tmp_path, capsys):
+    raising = "domains.math.verifier='tests.unit.verifiers.misbehaving:text_reward'"
+    assert main([*SMALL, f"trainer.output_dir={tmp_path}", raising]) == 2
+    assert "error: verifier 'math/text_reward'" in capsys.readouterr().err
+
+
 def test_columns_of_the_dataset_clobber_no_field_and_need_not_be_json():
     row = {"prompt": [{"role": "user", "content": "Hi"}], "domain": "math", "answer": "2", "kwargs": None, "tokens": 9}
     sample = Sample("math", "user: Hi", "2", 1, 0.5, {"math/math": 0.5}, {**row, "day": date(2024, 2, 29)})

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from mgs_trl.build import build_trainer
 from mgs_trl.checkpoints import last_checkpoint
@@ -196,6 +197,25 @@ def test_adapters_are_merged_before_the_next_stage(miniature, tmp_path):
     assert torch.equal(kept[name.replace(".weight", ".base_layer.weight")], first[name])
 
 
+@pytest.mark.parametrize("strategy", ["mgs", "{sequential: {order: [math]}}", "{merge: {method: linear}}"])
+def test_a_policy_is_not_mistaken_for_an_adapter_that_an_earlier_run_left(miniature, tmp_path, strategy):
+    """transformers loads an adapter that lies beside whole weights, on its own base, and not the weights."""
+    command = ["miniature", *SETTINGS, "~domains.instruction_following", f"trainer.output_dir={tmp_path}"]
+    assert main([*command, LORA]) == 0
+    if "merge" in strategy:
+        assert main([*command, LORA, f"strategy={strategy}"]) == 0
+    assert main([*command, f"strategy={strategy}"]) == 0
+    saved = policy(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert_same(saved, {name: loaded[name] for name in saved})
+    assert loaded.keys() == saved.keys()
+    if "merge" in strategy:
+        math, chat = policy(tmp_path / "expert_math"), policy(tmp_path / "expert_chat")
+        for name, value in saved.items():
+            mean = (math[name].double() + chat[name].double()) / 2
+            assert torch.allclose(value.double(), mean, rtol=1e-6, atol=1e-8), name
+
+
 def test_experts_that_exist_are_merged_and_evaluated(miniature, sequence, tmp_path, capsys):
     experts = f"experts: {{chat: '{sequence / '1_chat'}', math: '{sequence / '2_math'}'}}"
     only = "~domains.instruction_following"
@@ -231,6 +251,7 @@ def test_experts_are_trained_where_none_are_given(miniature, tmp_path):
         ({"sequential": {"order": ["math", "chta"]}}, ["'chta'", "Did you mean 'chat'?"]),
         ({"sequential": {"order": ["math"], "steps": {"math": 0}}}, ["steps.math", "above 0"]),
         ({"sequential": {"order": ["math"], "steps": {"maths": 1}}}, ["'maths'", "Did you mean 'math'?"]),
+        ({"sequential": {"order": ["math"], "steps": {"math": 1, "chat": 2}}}, ["steps has 'chat'", "['math']"]),
         ({"sequential": {"order": ["math"], "steps": "3"}}, ["steps", "'3'", "a number"]),
         ({"merge": {"method": "tie"}}, ["'tie'", "Did you mean 'ties'?"]),
         ({"merge": {"experts": {"math": "x"}}}, ["strategy.merge.experts", "chat"]),

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from transformers import TrainerControl
 
+from mgs_trl.blame import refused
 from mgs_trl.check import check
 from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.interrupt import StopOnSignal
 from mgs_trl.metrics_log import COMMAND
 from mgs_trl.recipe import load_recipe
+from mgs_trl.strategies import mean_weights
 from mgs_trl.train import _again, _parse, main
 
 SMALL = [
@@ -190,7 +192,15 @@ def sentence(capsys) -> str:
     [
         (["trainer.output_dir={file}"], ["trainer.output_dir is", "recipe_file", "File exists"]),
         (["trainer.output_dir=/proc/nope/out"], ["trainer.output_dir is '/proc/nope/out'", "cannot be made"]),
+        (["trainer.output_dir=/proc"], ["trainer.output_dir is '/proc'", "written to"]),
+        (
+            ["trainer.output_dir=/proc", "strategy={sequential: {order: [math]}}"],
+            ["output_dir is '/proc'", "written to"],
+        ),
         (["peft={r: 2, target_modules: [no_such]}"], ["peft fits no module", "no_such"]),
+        (["model.kwargs={no_such: 1}"], ["the trainer cannot be made", "no_such"]),
+        (["trainer.learning_rate=-1"], ["training cannot begin", "learning rate"]),
+        (["trainer.lr_scheduler_type=cosine_with_min_lr"], ["training cannot begin", "min_lr"]),
         (["trainer.use_liger_kernel=true"], ["use_liger_kernel", "pip install liger-kernel"]),
         (
             [r"domains.math.verifier={reward_server: {url: 'http://127.0.0.1:9', api: json, retries: 0}}"],
@@ -315,6 +325,93 @@ def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys)
         path.write_text("another")
     assert main([*steps, "--resume"]) == 2
     assert "no checkpoint of this run" in capsys.readouterr().err
+
+
+UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([*UNSEEN, "trainer.eval_strategy=epoch"], ["trainer.eval_strategy is 'epoch'", "eval_dataset"]),
+        (["trainer.domain_weights={math: 1, chta: 2}"], ["domain_weights", "chta"]),
+        (["strategy={fixed_weights: {weights: {math: 1}}}"], ["domain_weights", "['math']"]),
+        (["strategy={single: {domain: math}}", "trainer.domain_weights={math: 1, chat: 2}"], ["domain_weights"]),
+        (["trainer.loss_type=grppo"], ["loss_type", "'grppo'"]),
+        (["trainer.optim=galore_adamw_layerwise"], ["optim", "during backward"]),
+        (["trainer.scale_rewards=batchh"], ["scale_rewards", "'batchh'", "Did you mean 'batch'?"]),
+        (["trainer.report_to=wandbb"], ["wandbb is not supported"]),
+        (["trainer.accelerator_config={split_batche: true}"], ["split_batche"]),
+        (["trainer.num_iterations=0"], ["num_iterations is 0", "at least 1"]),
+        (["trainer.gradient_accumulation_steps=0"], ["gradient_accumulation_steps is 0", "at least 1"]),
+        (["trainer.temperature=0"], ["temperature is 0", "greater than 0"]),
+        (["trainer.max_completion_length=0"], ["max_completion_length is 0", "at least 1"]),
+        (["trainer.top_p=2"], ["top_p is 2", "at most 1"]),
+        (["model.dtype=floot"], ["model.dtype is 'floot'", "bfloat16"]),
+        (["peft={r: two, target_modules: all-linear}"], ["'str'"]),
+        (["domains.math.verifier={math: {time_limit: long}}"], ["verifier 'math' cannot be made", "'str'"]),
+        (["domains.math.verifier={thinking_format: {tags: think}}"], ["tags", "a list", "'think'"]),
+    ],
+)
+@pytest.mark.parametrize("check", [["--check"], []])
+def test_what_a_run_refuses_a_check_refuses(command, changes, words, check, capsys):
+    assert main([*command, *changes, *check]) == 2
+    line = sentence(capsys)
+    assert all(word in line for word in words), line
+
+
+def test_only_what_is_refused_by_others_and_in_time_becomes_a_sentence():
+    def attempt(error, **when):
+        with refused("it cannot be", (ValueError,), **when):
+            raise error
+
+    with pytest.raises(ValueError, match=r"^it cannot be: of two lines\.$"):
+        attempt(ValueError("of two\nlines."))
+    with pytest.raises(ValueError, match=r"^late$"):
+        attempt(ValueError("late"), applies=lambda: False)
+    with pytest.raises(TypeError):
+        attempt(TypeError("another"))
+    with pytest.raises(ValueError, match="neither a file"), refused("it cannot be", (ValueError,)):
+        load_recipe("none")
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_check_plans_as_many_steps_as_the_run_takes(command, output, steps):
+    command = [*command[:-2], f"trainer.output_dir={output}", f"trainer.max_steps={steps}"]
+    assert check(load_recipe(command[0], command[1:])).steps == steps
+    assert main(command) == 0
+    logged = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert max(entry["step"] for entry in logged) == steps
+
+
+def test_a_tilde_is_the_home_directory(command, miniature, tmp_path, monkeypatch, capsys):
+    """Transformers expands it in output_dir, so what we write there and read again has to lie there too."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    home.mkdir()
+    (home / "models").symlink_to(miniature)
+    places = ['trainer.output_dir="~/out"', 'model="~/models/policy"', "trainer.save_strategy=steps"]
+    places += ['domains.chat.verifier={reward_model: {model: "~/models/reward_model"}}', "trainer.save_steps=1"]
+    command = command[:-1]
+    assert main([*command, *places, "trainer.max_steps=1"]) == 0
+    assert "Held-out reward" in capsys.readouterr().out  # from the log in the directory
+    found = {path.name for path in (home / "out").iterdir()}
+    assert {"recipe.yaml", "metrics.jsonl", "run.json", "checkpoint-1", "model.safetensors"} <= found
+    assert main([*command, *places, "trainer.max_steps=2", "--resume"]) == 0
+    assert (home / "out" / "checkpoint-2").is_dir() and not (tmp_path / "~").exists()
+    assert mean_weights("~/out").keys() == set(DOMAINS)
+
+
+def test_what_was_saved_after_the_step_that_a_run_goes_back_to_is_not_resumed(tmp_path, command):
+    """The command that it prints when it is interrupted says --resume, which would be the way that was left."""
+    unseen = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
+    steps = [*command, *unseen, f"trainer.output_dir={tmp_path}", "trainer.save_strategy=steps", "trainer.save_steps=1"]
+    assert main([*steps, "trainer.max_steps=4"]) == 0
+    back = ["trainer.learning_rate=1e-7", "--resume", str(tmp_path / "checkpoint-1")]
+    assert main([*steps, "trainer.max_steps=2", *back]) == 0
+    assert (tmp_path / "checkpoint-4").is_dir()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-2"
 
 
 def test_a_resumed_run_says_in_what_its_recipe_differs(command, output, miniature, capsys):

@@ -48,6 +48,28 @@ def test_evaluation_before_training_is_kept(tmp_path):
     assert lines(tmp_path / "new") == [{"step": 0, "eval_reward": 0.25}, {"step": 1, "loss": 1.0}]
 
 
+def test_evaluation_before_training_is_kept_where_another_run_was(tmp_path):
+    for count in (1, 3):
+        callback, args = begin(tmp_path, 0)
+        for step in range(1, 1 + count):
+            log(callback, args, step, loss=1.0)
+        callback = MetricsLog(tmp_path)
+        log(callback, args, 0, eval_reward=0.25)
+        log(callback, args, 0, eval_reward=0.5)
+        assert [entry["step"] for entry in lines(tmp_path)] == list(range(1, 1 + count))
+        callback.on_train_begin(args, TrainerState(), TrainerControl())
+        assert lines(tmp_path) == [{"step": 0, "eval_reward": 0.25}, {"step": 0, "eval_reward": 0.5}]
+
+
+def test_a_trainer_that_is_resumed_in_its_process_does_steps_again(tmp_path):
+    callback, args = begin(tmp_path, 0)
+    for step in range(1, 4):
+        log(callback, args, step, loss=1.0)
+    callback.on_train_begin(args, TrainerState(global_step=1), TrainerControl())
+    log(callback, args, 2, loss=2.0)
+    assert lines(tmp_path) == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.0}]
+
+
 def test_evaluating_in_the_directory_of_another_run_leaves_its_log(tmp_path):
     callback, args = begin(tmp_path, 0)
     log(callback, args, 1, loss=1.0)

@@ -271,6 +271,12 @@ def test_wrong_output_dirs_are_one_sentence(tmp_path, capsys, kind):
     assert error.startswith("error: OUTPUT_DIR '") and error.count("\n") == 1
 
 
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path, capsys):
+    assert main([str(write_run(tmp_path / "run")), "--out", "/proc/report.html"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "/proc/report.html" in error and error.count("\n") == 1
+
+
 def test_several_runs_without_out_go_to_the_current_directory(tmp_path, monkeypatch, capsys):
     runs = [str(write_run(tmp_path / name)) for name in "ab"]
     (tmp_path / "here").mkdir()

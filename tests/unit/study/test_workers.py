@@ -156,10 +156,14 @@ def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path, trace, ca
         assert main([write_recipe(tmp_path, f"other: [{other}]"), out]) == 2
         said = capsys.readouterr().err
         assert all(word in said for word in words), said
+    assert main([write_recipe(tmp_path, "other: []"), out, "study.sequences=[{maths: other}]"]) == 2
+    assert "study.sequences names 'maths'" in capsys.readouterr().err
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "metrics.jsonl").touch()
     assert main([write_recipe(tmp_path, "other: []"), out]) == 2
     assert "holds a run of its own" in capsys.readouterr().err
+    assert main([write_recipe(tmp_path, "other: []"), "trainer.output_dir=/proc"]) == 2
+    assert "trainer.output_dir is '/proc', which cannot be made or written to" in capsys.readouterr().err
     assert calls(trace) == []
 
 

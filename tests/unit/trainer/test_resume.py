@@ -1,5 +1,6 @@
 """Interrupted and resumed: the next window is the one that would have come (S1, S6, S7)."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,9 @@ def test_resumed_in_the_same_process_equals_the_first_time(ours, tmp_path):
     assert torch.equal(run.trainer._surgeon.smoother.mass, mass)
     for name, value in run.parameters().items():
         assert torch.allclose(value, first[name], rtol=1e-6, atol=1e-8), name
+    for log, key in (("conflicts.jsonl", "gramian"), ("metrics.jsonl", "loss")):
+        entries = map(json.loads, (tmp_path / "ours" / log).read_text().splitlines())
+        assert [entry["step"] for entry in entries if key in entry] == [1, 2, 3], log
 
 
 def test_what_is_uploaded_has_the_smoothed_gramian(tiny_policy, tmp_path, monkeypatch):
