@@ -13,6 +13,7 @@ from mgs_trl.verifiers.math.about import readings
 from mgs_trl.verifiers.math.choice import boxed_choice, is_choice, same_choice
 from mgs_trl.verifiers.math.equal import equal
 from mgs_trl.verifiers.math.intervals import as_interval
+from mgs_trl.verifiers.math.pieces import as_terms, repetitions
 from mgs_trl.verifiers.math.reading import imaginary_readings, primes, readable, without_unit_text
 from mgs_trl.verifiers.math.signs import both_signs
 from mgs_trl.verifiers.math.systems import aligned
@@ -101,4 +102,7 @@ def _same_mathematics(gold: str, answer: str) -> bool:
     if primes(expected) != primes(found) or max(len(expected), len(found)) > LONGEST:
         return False
     expected, found = aligned(both_signs(expected), both_signs(found))
+    expected, found = as_terms(expected), as_terms(found)
+    if repetitions(expected) != repetitions(found):
+        return False
     return any(equal(boxed(one), boxed(other)) for one, other in imaginary_readings(expected, found))

@@ -20,6 +20,10 @@ _TYPOGRAPHY |= {ord("∞"): "\\infty ", ord("≤"): "\\le ", ord("≥"): "\\ge "
 _TYPOGRAPHY |= {ord("∪"): "\\cup ", ord("∩"): "\\cap ", ord("∈"): "\\in ", ord("π"): "\\pi ", ord("±"): "\\pm "}
 
 _WRAPPERS = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
+_NEXT_EQUATION = re.compile(
+    r"(?<=[\w)}\]$])\s*(?:(?:\\q?quad|\\(?:lor|vee|land|wedge)(?![A-Za-z])|\\\\"
+    r"|\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\})\s*)+(?=[A-Za-z](?:_\{?\w+\}?)?\s*=)"
+)  # of `x=1 \lor x=5`, a list
 _SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad|displaystyle)(?![A-Za-z])|[\s~]+")
 _NARROW = re.compile(r"(?<!\\)\\!\s*")
 _SIZES = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg)(?![A-Za-z])")
@@ -61,6 +65,7 @@ def clean(answer: str) -> str:
     """The answer without emphasis, dollar signs around it, a label ("Answer:") and a final full stop, with single
     spaces for every kind of spacing."""
     answer = _NARROW.sub("", answer.translate(_TYPOGRAPHY)).replace("{,}", ",")
+    answer = answer if "\\begin" in answer else _NEXT_EQUATION.sub(", ", answer)
     answer = respelled(_SPACING.sub(" ", answer)).strip(" ")
     before = None
     while before != answer:
