@@ -19,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mgs_trl.recipe import load_recipe
+from mgs_trl.verifiers import VerifierError
+from mgs_trl.verifiers.pool import PoolError
 
 if TYPE_CHECKING:
     from mgs_trl.trainer import MGSTrainer
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     try:
         samples = generate(arguments)
-    except ValueError as error:
+    except (ValueError, VerifierError, PoolError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if arguments.out is not None:
@@ -96,6 +98,7 @@ def generate(arguments: argparse.Namespace) -> list[Sample]:
     if parallel > 1:
         print(f"vllm_tensor_parallel_size is {parallel} in the recipe; here it is 1, for one process.", file=sys.stderr)
     changes: dict[str, Any] = {"report_to": [], "vllm_tensor_parallel_size": 1}
+    changes["mask_truncated_completions"] = False  # their masks are empty, and here they are to be seen
     trainer = build_trainer(recipe, **changes)
     trainer.num_generations_eval = arguments.samples  # of our own batches, not of the recipe's evaluation
     rows = _draw(trainer, arguments.heldout, arguments.prompts)
