@@ -27,6 +27,7 @@ _MIXED = re.compile(r"(?<![\d.,/]) *(\d+) (\d+) ?/ ?(\d+)(?![\d.])")
 _SENTENCES = re.compile(r"(?:\n|[.!?] )[A-Z][a-z]|[Aa]nswer(?: is\b|:)")
 _WORDS = re.compile(r"[A-Za-z',-]+")
 _ASSIGNED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*")
+_CONSTANT, _SMALL_CONSTANT = re.compile(r"\+\s*C$"), re.compile(r"\+\s*c$")  # of integration
 _CLOSE = Fraction(1, 10**6)  # relative; math-verify rounds to six decimals, for which 0.00001 is 0.00002
 
 
@@ -95,6 +96,8 @@ def _bare_numbers(gold: str, answer: str) -> list[str]:
 
 def _same_mathematics(gold: str, answer: str) -> bool:
     gold, answer = clean(gold), clean(answer)
+    if _CONSTANT.search(gold):
+        answer = _SMALL_CONSTANT.sub("+C", answer)
     gold, answer = as_interval(gold, answer), as_interval(answer, gold)
     expected, found = (readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", text))) for text in (gold, answer))
     if expected is None or found is None or has_loose_digits(expected) or has_loose_digits(found):
