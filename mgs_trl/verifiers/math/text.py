@@ -21,7 +21,7 @@ _TYPOGRAPHY |= {ord("∪"): "\\cup ", ord("∩"): "\\cap ", ord("∈"): "\\in ",
 
 _WRAPPERS = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
 _NEXT_EQUATION = re.compile(
-    r"(?<=[\w)}\]$])\s*(?:(?:\\q?quad|\\(?:lor|vee|land|wedge)(?![A-Za-z])|\\\\"
+    r"(?<=[\w)}\]$])(?<!quad)\s*(?:(?:\\q?quad|\\(?:lor|vee|land|wedge)(?![A-Za-z])|\\\\"
     r"|\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\})\s*)+(?=[A-Za-z](?:_\{?\w+\}?)?\s*=)"
 )  # of `x=1 \lor x=5`, a list
 _SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad|displaystyle)(?![A-Za-z])|[\s~]+")

@@ -24,7 +24,7 @@ EQUAL = [
     # ratios, repeated values
     ("1:2:3", "1 : 2 : 3"), (r"1:\sqrt{3}:2", r"1:\sqrt3:2"), ("1:2:3", "x:y:z=1:2:3"), ("x:y:z=1:2:3", "1:2:3"), ("4:3", "8:6"), ("1,1,2", "1,2,1"), ("5", "x=5, x=5"), ("(5,5)", "(5,5)"), ("5", r"\{5\}"),
     # equations beside each other
-    ("1,5", r"x=1 \lor x=5"), ("1,5", r"x=1 \vee x=5"), ("1,5", r"x=1 \quad x=5"), ("1,5", r"x=1\quad\text{or}\quad x=5"), ("1,5", r"x=1 \\ x=5"), ("(1,5)", r"x=1 \quad y=5"), (r"x=1, y=5", r"x=1 \land y=5"), ("5", r"\quad x=5"), ("1,5", r"x_1=1 \qquad x_2=5"),
+    ("1,5", r"x=1 \lor x=5"), ("1,5", r"x=1 \vee x=5"), ("1,5", r"x=1 \quad x=5"), ("1,5", r"x=1\quad\text{or}\quad x=5"), ("1,5", r"x=1 \\ x=5"), ("(1,5)", r"x=1 \quad y=5"), (r"x=1, y=5", r"x=1 \land y=5"), ("5", r"\quad x=5"), ("5", r"\quad\quad x=5"), ("1,5", r"x_1=1 \qquad x_2=5"),
     # infinity
     (r"\infty", r"+\infty"), (r"\infty", r"2^{\infty}"), ("0", r"e^{-\infty}"), (r"(-\infty,\infty)", r"\mathbb{R}"), (r"(3,\infty)", "x>3"), (r"(\infty,1)", r"(\infty,\frac22)"),
 ]  # fmt: skip
