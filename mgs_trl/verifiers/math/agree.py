@@ -63,7 +63,7 @@ def _same(gold: str, answer: str) -> bool:
         return same_words(gold, answer)
     if (same := same_in_base(gold, answer)) is not None:
         return same
-    (gold, unit), (answer, other) = split_unit(gold), split_unit(answer)
+    (gold, unit), (answer, other) = split_unit(clean(gold)), split_unit(clean(answer))
     if unit is not None and other is not None and not same_unit(unit, other):
         return False
     bare_gold, bare_answer = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
