@@ -34,6 +34,7 @@ _ENCLOSED = re.compile(
     r"\s*\{((?=[^}]*\d)(?:[^{}]|\{[^{}]*\})+)\}",
     re.DOTALL,
 )
+_BRACED = re.compile(r"\{(?!.*\\(?:choose|over|atop)(?![A-Za-z]))((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _COUNTED = re.compile(r"^([-+]?(?:\\?\$)?[\d.,]+)\s+([A-Za-z]{2}[A-Za-z ]*)$")
 _LABEL = re.compile(r"(?i:(?:the\s+)?(?:final\s+)?answer\s*(?:is\b\s*:?|[:=]))\s*")
 _EXPONENT = re.compile(r"(?<=\d)[eE]([-+]?\d{1,3})(?![\dA-Za-z.])")
@@ -77,7 +78,8 @@ def clean(answer: str) -> str:
         answer = (
             _COUNTED.sub(r"\1 \\text{\2}", next(filter(None, enclosed.groups())).strip(" ")) if enclosed else answer
         )
-        answer = answer.removesuffix(".").strip(" ")
+        braced = _BRACED.fullmatch(answer)  # of `\boxed{{5}}`
+        answer = (braced.group(1) if braced else answer).removesuffix(".").strip(" ")
     wrapped = re.match(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}", answer)
     if wrapped and _LABEL.fullmatch(wrapped.group(1).strip() + " "):
         answer = answer[wrapped.end() :].strip(" ")
