@@ -99,6 +99,7 @@ def generate(arguments: argparse.Namespace) -> list[Sample]:
     if parallel > 1:
         print(f"vllm_tensor_parallel_size is {parallel} in the recipe; here it is 1, for one process.", file=sys.stderr)
     changes: dict[str, Any] = {"report_to": [], "vllm_tensor_parallel_size": 1}
+    changes["mask_truncated_completions"] = False  # their masks are empty, and here they are to be seen
     trainer = build_trainer(recipe, **changes)
     trainer.num_generations_eval = arguments.samples  # of our own batches, not of the recipe's evaluation
     rows = _draw(trainer, arguments.heldout, arguments.prompts)

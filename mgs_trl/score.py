@@ -18,6 +18,7 @@ from rich.table import Table
 
 from mgs_trl.recipe import load_recipe
 from mgs_trl.verifiers import Verifier, VerifierError, build_verifier
+from mgs_trl.verifiers.completions import completion_text
 from mgs_trl.verifiers.pool import PoolError
 
 Row = dict[str, Any]
@@ -31,14 +32,18 @@ def score_rows(rows: Sequence[Row], verifiers: dict[str, Weighted]) -> list[dict
         ValueError: a row of an unknown domain, or one that a verifier of its domain cannot score.
     """
     for number, row in enumerate(rows, start=1):
-        if row.get("domain") not in verifiers:
+        if row.get("domain") not in list(verifiers):  # it may be of any kind that JSON has
             raise ValueError(
                 f"row {number} has domain {row.get('domain')!r}, but it must be one of {sorted(verifiers)}."
             )
-        for verifier, _ in verifiers[row["domain"]]:
-            if isinstance(verifier, Verifier):
-                verifier.check_columns(row)
-                verifier.validate_row(row)
+        try:
+            completion_text(row["completion"])
+            for verifier, _ in verifiers[row["domain"]]:
+                if isinstance(verifier, Verifier):
+                    verifier.check_columns(row)
+                    verifier.validate_row(row)
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from None
     columns = {name for row in rows for name in row} - {"prompt", "completion"}
     arguments = {name: [row.get(name) for row in rows] for name in sorted(columns)}
     scores: list[dict[str, float | None]] = [{"reward": None} for _ in rows]
@@ -70,7 +75,10 @@ def read_rows(path: Path) -> list[Row]:
     if not path.is_file():
         raise ValueError(f"{str(path)!r} is not a file.")
     rows = []
-    lines = path.read_text(encoding="utf-8").split("\n")  # a JSON text may hold what else splitlines() splits at
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # a JSON text may hold what else splitlines() splits at
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -33,7 +33,7 @@ def completion_text(completion: Any) -> str:
         return completion
     if isinstance(completion, Mapping):
         return content_text(completion.get("content"))
-    if isinstance(completion, list):
+    if isinstance(completion, list) and all(isinstance(message, Mapping) for message in completion):
         for message in reversed(completion):
             if message.get("role", "assistant") == "assistant":
                 return content_text(message.get("content"))

@@ -45,7 +45,7 @@ class IsolatedFunction(IsolatedVerifier):
         self.column_choices = columns_of(function)
 
     def _arguments(self, batch: Batch, index: int) -> dict[str, Any]:
-        row = {name: [value] for name, value in batch.row(index).items()}
+        row = {name: [value] for name, value in batch.row(index).items() if name not in TRAINER_ARGUMENTS}
         return {**row, "prompts": [batch.prompts[index]], "completions": [batch.completions[index]]}
 
     def _finish(self, batch: Batch, values: Mapping[int, Any]) -> dict[int, Score]:

@@ -214,9 +214,15 @@ class _Run:
         chunk, size = [], 0
         while self.waiting and len(chunk) < min(fair, self.pool.chunk_tasks) and size < CHUNK_BYTES:
             ticket = self.waiting.popleft()
-            pickled = pickle.dumps(self.tasks[ticket], protocol=pickle.HIGHEST_PROTOCOL)
+            try:
+                pickled = pickle.dumps(self.tasks[ticket], protocol=pickle.HIGHEST_PROTOCOL)
+            except Exception as error:  # of a kind that what is pickled chooses
+                self._settle(ticket, Outcome("failed", error=f"{type(error).__name__}: {error}"))
+                continue
             chunk.append((ticket, pickled))
             size += len(pickled)
+        if not chunk:
+            return
         worker.tickets.extend(ticket for ticket, _ in chunk)
         worker.outgoing = memoryview(encode((self.target, self.time_limit, self.memory_mb, chunk)))
         worker.loading = self.target not in worker.loaded

@@ -39,7 +39,10 @@ def _single(values: Any) -> float:
         values = values[0]
     if isinstance(values, bool) or not isinstance(values, (int, float)):
         raise BadResponse(f"expected one score, got {str(values)[:120]}")
-    return float(values)
+    try:
+        return float(values)
+    except OverflowError:
+        raise BadResponse(f"expected a score that a float holds, got {str(values)[:120]}") from None
 
 
 def _field(body: Any, *path: str | int) -> Any:

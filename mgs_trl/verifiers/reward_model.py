@@ -144,8 +144,10 @@ class RewardModelVerifier(ScaledVerifier):
 
     def _score(self, batch: Batch) -> list[Score]:
         self.load()
-        ids = [self._tokens(batch, index) for index in batch.indices]
-        return self.node.score(self._scored, ids) if self.node is not None else self._scored(ids)
+        tokens = {index: self._tokens(batch, index) for index in batch.indices}
+        ids = [one for one in tokens.values() if one is not None]
+        scores = iter(self.node.score(self._scored, ids) if self.node is not None else self._scored(ids))
+        return [None if one is None else next(scores) for one in tokens.values()]
 
     def _scored(self, ids: list[list[int]]) -> list[Score]:
         """The scores of token rows `ids`, in their order."""
@@ -155,8 +157,13 @@ class RewardModelVerifier(ScaledVerifier):
                 scores[row] = score
         return scores
 
-    def _tokens(self, batch: Batch, index: int) -> list[int]:
-        text, special = render(self.tokenizer, conversation(batch, index), batch.prompts[index])
+    def _tokens(self, batch: Batch, index: int) -> list[int] | None:
+        """The row's conversation; None of one that cannot be written, such as with a system turn that the model's
+        template refuses."""
+        try:
+            text, special = render(self.tokenizer, conversation(batch, index), batch.prompts[index])
+        except Exception as error:  # templates raise jinja's, and any of Python's
+            return batch.error(index, f"raised {type(error).__name__}: {error}")
         tokens = self.tokenizer(text, add_special_tokens=special)["input_ids"]
         limit = self.max_length or self._model_limit()
         batch.counts.setdefault("truncated", 0)

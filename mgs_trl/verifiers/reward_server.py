@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
+from urllib.parse import urlparse
 
 from mgs_trl.verifiers.base import Batch, Score
 from mgs_trl.verifiers.circuit import Replicas
@@ -65,7 +66,7 @@ class RewardServerVerifier(ScaledVerifier):
     ) -> None:
         super().__init__(domain, **options)
         urls = [url] if isinstance(url, str) else list(url)
-        if not urls or not all(isinstance(one, str) and one.startswith(("http://", "https://")) for one in urls):
+        if not urls or not all(isinstance(one, str) and _is_address(one) for one in urls):
             raise ValueError(f"url must be an http(s) address or a list of them, got {url!r}")
         if api not in APIS:
             raise ValueError(f"api must be one of {', '.join(APIS)}, got {api!r}")
@@ -159,3 +160,11 @@ class RewardServerVerifier(ScaledVerifier):
             return Attempt(None, f"{type(error).__name__}: {error}", retry=True, well=False)
         except (BadResponse, ValueError, RecursionError) as error:
             return Attempt(None, f"no score in the response, {error}"[:300], retry=True, well=False)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlparse(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is none, or half of an IPv6 address
+        return False

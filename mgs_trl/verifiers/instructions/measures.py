@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 
+import regex
+
 _NUMBER = re.compile(r"(?:^|[*\"()\[\]{}])-?[.,]?\d[\d,.-]*$")
-_WORD = re.compile(r"\w+")
+_WORD = regex.compile(r"\w+")  # as nltk does: to `re` the vowel signs of Hindi are no letters and cut its words
 _SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++(?=[)\";}\]*:@'({\[‘’“”«»]|\s+\S)")
 _CLOSERS = re.compile(r"\s*+[\"')\]}’”»]++(?=\s|$|--)")
 
@@ -30,7 +32,7 @@ STARTERS = frozenset(_STARTERS.split())
 
 
 def count_words(text: str) -> int:
-    """Runs of letters, digits and underscores."""
+    """Runs of letters, with the marks on them, digits and underscores."""
     return sum(1 for _ in _WORD.finditer(text))
 
 

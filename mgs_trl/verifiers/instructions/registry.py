@@ -59,7 +59,7 @@ def constraint(name: str, optional: Mapping[str, Kind] | None = None, **required
 
 def lookup(name: str) -> Constraint:
     """The constraint called `name`; raises ValueError with the nearest known name."""
-    if name not in CONSTRAINTS:
+    if not isinstance(name, str) or name not in CONSTRAINTS:
         near = difflib.get_close_matches(str(name), CONSTRAINTS, n=1)
         hint = f", did you mean {near[0]!r}" if near else ""
         raise ValueError(f"instruction id {name!r} is unknown{hint}; {len(CONSTRAINTS)} ids are known")

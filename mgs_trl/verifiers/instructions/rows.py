@@ -30,6 +30,8 @@ def parse_row(row: Mapping[str, Any]) -> Parsed:
 
 
 def _from_ids(ids: Any, arguments: Any) -> Parsed:
+    if not isinstance(ids, (Sequence, type(None))):
+        raise ValueError(f"instruction_id_list must be a list of instruction ids, got {ids!r}")
     ids = [ids] if isinstance(ids, str) else list(ids or [])
     if not ids:
         raise ValueError("instruction_id_list must name at least one instruction, got none")

@@ -13,6 +13,7 @@ from mgs_trl.verifiers.math.about import readings
 from mgs_trl.verifiers.math.choice import boxed_choice, is_choice, same_choice
 from mgs_trl.verifiers.math.equal import equal
 from mgs_trl.verifiers.math.intervals import as_interval
+from mgs_trl.verifiers.math.pieces import as_terms, repetitions
 from mgs_trl.verifiers.math.reading import imaginary_readings, primes, readable, without_unit_text
 from mgs_trl.verifiers.math.signs import both_signs
 from mgs_trl.verifiers.math.systems import aligned
@@ -26,6 +27,7 @@ _MIXED = re.compile(r"(?<![\d.,/]) *(\d+) (\d+) ?/ ?(\d+)(?![\d.])")
 _SENTENCES = re.compile(r"(?:\n|[.!?] )[A-Z][a-z]|[Aa]nswer(?: is\b|:)")
 _WORDS = re.compile(r"[A-Za-z',-]+")
 _ASSIGNED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*")
+_CONSTANT, _SMALL_CONSTANT = re.compile(r"\+\s*C$"), re.compile(r"\+\s*c$")  # of integration
 _CLOSE = Fraction(1, 10**6)  # relative; math-verify rounds to six decimals, for which 0.00001 is 0.00002
 
 
@@ -61,7 +63,7 @@ def _same(gold: str, answer: str) -> bool:
         return same_words(gold, answer)
     if (same := same_in_base(gold, answer)) is not None:
         return same
-    (gold, unit), (answer, other) = split_unit(gold), split_unit(answer)
+    (gold, unit), (answer, other) = split_unit(clean(gold)), split_unit(clean(answer))
     if unit is not None and other is not None and not same_unit(unit, other):
         return False
     bare_gold, bare_answer = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
@@ -94,6 +96,8 @@ def _bare_numbers(gold: str, answer: str) -> list[str]:
 
 def _same_mathematics(gold: str, answer: str) -> bool:
     gold, answer = clean(gold), clean(answer)
+    if _CONSTANT.search(gold):
+        answer = _SMALL_CONSTANT.sub("+C", answer)
     gold, answer = as_interval(gold, answer), as_interval(answer, gold)
     expected, found = (readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", text))) for text in (gold, answer))
     if expected is None or found is None or has_loose_digits(expected) or has_loose_digits(found):
@@ -101,4 +105,7 @@ def _same_mathematics(gold: str, answer: str) -> bool:
     if primes(expected) != primes(found) or max(len(expected), len(found)) > LONGEST:
         return False
     expected, found = aligned(both_signs(expected), both_signs(found))
+    expected, found = as_terms(expected), as_terms(found)
+    if repetitions(expected) != repetitions(found):
+        return False
     return any(equal(boxed(one), boxed(other)) for one, other in imaginary_readings(expected, found))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 _ROUNDED = 1e-6  # math-verify compares six decimals
@@ -43,11 +44,20 @@ def value(text: str) -> float | None:
 
 
 def _parsed(text: str) -> list[Any]:
-    from math_verify import parse
-
     # Of a box that it cannot read, "any_match" would take the last number: the 7 of `2 \pmod 7`.
     mode = "first_match" if text.startswith("\\boxed{") else "any_match"
-    return parse(text, parsing_timeout=None, extraction_mode=mode)  # pyright: ignore[reportArgumentType]
+    return _parser()(text, parsing_timeout=None, extraction_mode=mode)
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Callable[..., list[Any]]:
+    """math-verify's parser, to which letters that differ by case are different: by itself it takes R/r for 1."""
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+    from math_verify import parser
+
+    by_case = ConversionConfig(lowercase_symbols=False)
+    parser.latex2sympy = partial(parser.latex2sympy, conversion_config=by_case)  # pyright: ignore[reportPrivateImportUsage]
+    return parser.parse
 
 
 def _differ_though_tiny(expected: list[Any], found: list[Any]) -> bool:

@@ -12,7 +12,7 @@ from mgs_trl.verifiers.math.pieces import depth
 from mgs_trl.verifiers.math.reading import without_wrappers
 from mgs_trl.verifiers.math.text import normalise, number
 from mgs_trl.verifiers.math.units import split_unit
-from mgs_trl.verifiers.math.words import changes_number
+from mgs_trl.verifiers.math.words import changes_next_number, changes_number
 
 TAIL = 4096  # characters at the end of a completion in which an unboxed answer is looked for
 DEEPEST = 20  # brackets in each other; math-verify takes seconds for more, and no answer has them
@@ -109,12 +109,12 @@ def _without_reason(answer: str) -> str:
 
 
 def _is_undecided(answer: str) -> bool:
-    """Whether the answer has several numbers, or goes on after its number as "5 or more" does."""
+    """Whether the answer has several numbers, or another than the one written: "5 or more", "at least 5"."""
     reason = _REASON.search(answer)
     answer = answer[: reason.start()] if reason else answer
     plain = _EXPONENT.sub("", _FORMULA.sub("0", answer)).rpartition("=")[2]
     numbers = list(_NUMBER.finditer(plain))
     if len(numbers) != 1:
         return len(numbers) > 1
-    after = plain[numbers[0].end() :]
-    return _DOUBT.match(after) is not None or changes_number(after)
+    before, after = plain[: numbers[0].start()], plain[numbers[0].end() :]
+    return _DOUBT.match(after) is not None or changes_number(after) or changes_next_number(before)

@@ -20,6 +20,10 @@ _TYPOGRAPHY |= {ord("∞"): "\\infty ", ord("≤"): "\\le ", ord("≥"): "\\ge "
 _TYPOGRAPHY |= {ord("∪"): "\\cup ", ord("∩"): "\\cap ", ord("∈"): "\\in ", ord("π"): "\\pi ", ord("±"): "\\pm "}
 
 _WRAPPERS = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
+_NEXT_EQUATION = re.compile(
+    r"(?<=[\w)}\]$])(?<!quad)\s*(?:(?:\\q?quad|\\(?:lor|vee|land|wedge)(?![A-Za-z])|\\\\"
+    r"|\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\})\s*)+(?=[A-Za-z](?:_\{?\w+\}?)?\s*=)"
+)  # of `x=1 \lor x=5`, a list
 _SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad|displaystyle)(?![A-Za-z])|[\s~]+")
 _NARROW = re.compile(r"(?<!\\)\\!\s*")
 _SIZES = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg)(?![A-Za-z])")
@@ -30,6 +34,7 @@ _ENCLOSED = re.compile(
     r"\s*\{((?=[^}]*\d)(?:[^{}]|\{[^{}]*\})+)\}",
     re.DOTALL,
 )
+_BRACED = re.compile(r"\{(?!.*\\(?:choose|over|atop)(?![A-Za-z]))((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _COUNTED = re.compile(r"^([-+]?(?:\\?\$)?[\d.,]+)\s+([A-Za-z]{2}[A-Za-z ]*)$")
 _LABEL = re.compile(r"(?i:(?:the\s+)?(?:final\s+)?answer\s*(?:is\b\s*:?|[:=]))\s*")
 _EXPONENT = re.compile(r"(?<=\d)[eE]([-+]?\d{1,3})(?![\dA-Za-z.])")
@@ -61,6 +66,7 @@ def clean(answer: str) -> str:
     """The answer without emphasis, dollar signs around it, a label ("Answer:") and a final full stop, with single
     spaces for every kind of spacing."""
     answer = _NARROW.sub("", answer.translate(_TYPOGRAPHY)).replace("{,}", ",")
+    answer = answer if "\\begin" in answer else _NEXT_EQUATION.sub(", ", answer)
     answer = respelled(_SPACING.sub(" ", answer)).strip(" ")
     before = None
     while before != answer:
@@ -72,7 +78,8 @@ def clean(answer: str) -> str:
         answer = (
             _COUNTED.sub(r"\1 \\text{\2}", next(filter(None, enclosed.groups())).strip(" ")) if enclosed else answer
         )
-        answer = answer.removesuffix(".").strip(" ")
+        braced = _BRACED.fullmatch(answer)  # of `\boxed{{5}}`
+        answer = (braced.group(1) if braced else answer).removesuffix(".").strip(" ")
     wrapped = re.match(r"\\(?:text|textbf|mathrm|mbox)\s*\{([^{}]*)\}", answer)
     if wrapped and _LABEL.fullmatch(wrapped.group(1).strip() + " "):
         answer = answer[wrapped.end() :].strip(" ")

@@ -31,10 +31,14 @@ def test_samples_of_every_domain_with_the_scores_that_their_verifiers_give(minia
             assert sample["reward"] == float("," not in sample["completion"] and bool(sample["completion"].strip()))
 
 
-def test_the_lines_can_be_scored_with_the_same_rewards(miniature, tmp_path, capsys):
-    """Also by a reward model, which reads the conversation and not the text that the policy read."""
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_lines_can_be_scored_with_the_same_rewards(miniature, tmp_path, capsys, masked):
+    """Also by a reward model, which reads the conversation and not the text that the policy read; and where truncated
+    completions, as nearly all are here, are not trained on."""
     file, scored = tmp_path / "samples.jsonl", tmp_path / "scored.jsonl"
-    assert main([*SMALL, f"trainer.output_dir={tmp_path}", "--out", str(file)]) == 0
+    arguments = [*SMALL, f"trainer.output_dir={tmp_path}", f"+trainer.mask_truncated_completions={masked}"]
+    assert main([*arguments, "--out", str(file)]) == 0
+    assert all(json.loads(line)["tokens"] for line in file.read_text().splitlines())
     assert score(["miniature", str(file), "--out", str(scored)]) == 0, capsys.readouterr().err
     again = [json.loads(line) for line in scored.read_text().splitlines()]
     assert len(again) == 24 and {line["domain"] for line in again} == {"chat", "instruction_following", "math"}
@@ -79,6 +83,15 @@ def test_wrong_arguments_end_in_one_sentence(miniature, arguments, message, caps
     assert main([*SMALL, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_verifier_that_raises_is_named_without_a_traceback(miniature, monkeypatch, tmp_path, capsys):
+    source = "async def reward(completions, **columns):\n    raise KeyError('gold')\n"
+    (tmp_path / "broken_rewards.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    arguments = ["domains.math.verifier=broken_rewards:reward", f"trainer.output_dir={tmp_path}"]
+    assert main([*SMALL, *arguments]) == 2
+    assert "error: verifier 'math/reward', domain 'math', sample" in capsys.readouterr().err
 
 
 def test_more_than_one_process_is_refused(miniature, monkeypatch, capsys):

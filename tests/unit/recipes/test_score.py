@@ -54,7 +54,21 @@ def test_scores_are_written_and_summed(files, capsys):
         ("{not json", "line 4 is not JSON"),
         ('{"domain": "math"}', "line 4 has no 'completion'"),
         ('{"domain": "code", "completion": "x"}', "row 4 has domain 'code'"),
-        ('{"domain": "math", "completion": "x"}', "answer"),
+        ('{"domain": ["math"], "completion": "x"}', "row 4 has domain ['math']"),
+        ('{"domain": "math", "completion": "x"}', "row 4: verifier 'math/math_verify' needs the columns answer"),
+        ('{"domain": "math", "completion": "x", "answer": " "}', "row 4: answer must be a non-empty text"),
+        (
+            '{"domain": "math", "completion": 5, "answer": "5"}',
+            "row 4: completion must be text or a list of",
+        ),
+        (
+            '{"domain": "math", "completion": ["x"], "answer": "5"}',
+            "row 4: completion must be text or a list of",
+        ),
+        (
+            '{"domain": "instruction_following", "completion": "x", "instruction_id_list": ["a"]}',
+            "row 4: instruction id 'a'",
+        ),
     ],
 )
 def test_bad_lines_are_named(files, capsys, line, words):
@@ -64,3 +78,10 @@ def test_bad_lines_are_named(files, capsys, line, words):
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert words in error
+
+
+def test_a_file_that_is_not_utf_8_is_named(files, capsys):
+    recipe, rows, _ = files
+    rows.write_bytes(b'{"domain": "math", "completion": "\xff"}')
+    assert main([str(recipe), str(rows)]) == 2
+    assert f"error: {rows} is not UTF-8" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import threading
 
 import pytest
 
@@ -36,6 +37,18 @@ def test_one_sample_without_a_number_costs_no_neighbour(isolated, bad, caplog):
 def test_the_sample_that_raises_is_named_by_its_place_in_the_batch(isolated):
     with pytest.raises(VerifierError, match=r"sample 2: returned nan.*'nan'"):
         run(build("moody_reward", isolated=isolated), ["fine", "fine", "nan"], domain=["e", "d", "d"])
+
+
+def test_a_column_that_cannot_be_sent_to_a_worker_costs_its_sample_alone():
+    columns = {"tool": [None, threading.Lock(), None]}
+    with pytest.raises(VerifierError, match="'d/length_reward', domain 'd', sample 1: raised TypeError: cannot pickle"):
+        run(build("length_reward"), ["a", "bb", "ccc"], **columns)
+    assert run(build("length_reward", on_error="none"), ["a", "bb", "ccc"], **columns) == [1.0, None, 3.0]
+    assert run(build("length_reward", on_error="none"), ["bb"], tool=[threading.Lock()]) == [None]
+
+
+def test_an_isolated_function_gets_none_of_the_trainers_environments():
+    assert run(build("length_reward"), ["a", "bb"], environments=[threading.Lock()] * 2) == [1.0, 2.0]
 
 
 @both

@@ -29,7 +29,7 @@ import pytest
 
 from mgs_trl.verifiers.instructions import CONSTRAINTS, judge
 from mgs_trl.verifiers.instructions.judge import loose_variants
-from mgs_trl.verifiers.instructions.measures import count_capital_words, count_sentences
+from mgs_trl.verifiers.instructions.measures import count_capital_words, count_sentences, count_words
 
 nltk.download = lambda *args, **kwargs: False  # its module downloads on import
 oracle = pytest.importorskip("lm_eval.tasks.ifeval.instructions_registry")
@@ -126,6 +126,14 @@ def test_sentence_counts_agree_with_punkt_itself():
     texts = [without_what_the_model_knows(generated.response(rng)) for _ in range(1000)]
     wrong = [text for text in texts if count_sentences(text) != len(punkt.tokenize(text))]
     assert not wrong, (len(wrong), wrong[:3])
+
+
+MARKED = [("हिन्दी में लिखा है", 4), ("สวัสดีครับ", 1), ("தமிழ் மொழி", 2), ("cafe\u0301 re\u0301sume\u0301", 2), ("مُحَمَّد", 1)]
+
+
+@pytest.mark.parametrize(("text", "words"), MARKED)
+def test_marks_on_letters_cut_no_word(text, words):
+    assert count_words(text) == oracle.instructions.instructions_util.count_words(text) == words
 
 
 # What the tokeniser cuts at, what it does not, and letters to be cut.

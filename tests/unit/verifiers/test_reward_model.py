@@ -211,6 +211,20 @@ def test_r5_a_nan_score_is_an_error_or_none(model):
     assert sorted(score is None for score in scores) == [False, True]
 
 
+def test_a_conversation_that_the_template_refuses_is_named_or_none(model):
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    system = [{"role": "system", "content": "b"}, {"role": "user", "content": "c"}]
+    prompts, completions, counts = ["a", system, "d"], ["x", "y", "z"], {}
+    options = {"model": model, "tokenizer": tokenizer(refuses + TEMPLATE)}
+    with pytest.raises(VerifierError, match="'chat', sample 1: raised TemplateError: System role not supported"):
+        RewardModelVerifier("chat", **options)(prompts, completions)
+    lenient = RewardModelVerifier("chat", **options, on_error="none")
+    scores = lenient(prompts, completions, log_metric=counts.__setitem__)
+    expected = [reference(model, chat("a", "x")), None, reference(model, chat("d", "z"))]
+    assert scores == [None if one is None else pytest.approx(one, rel=1e-5) for one in expected]
+    assert counts["verifier/chat/reward_model/errors"] == 1.0
+
+
 def test_batches_by_length_hold_every_row_once_within_the_budget():
     lengths = [3, 50, 7, 7, 1, 20, 19, 2]
     batches = list(by_length(lengths, 40))

@@ -220,6 +220,13 @@ def test_r10_nan_from_a_server_is_an_error_or_none(serve, number):
     assert ask(RewardServerVerifier(url=server.url, on_error="none", **FAST), ["a"]) == [None]
 
 
+def test_a_number_that_no_float_holds_is_no_score(serve):
+    server = serve(lambda *_: (200, b'{"data": [{"probs": [' + b"9" * 400 + b"]}]}"))
+    with pytest.raises(VerifierError, match=r"sample 0: .*expected a score that a float holds"):
+        ask(RewardServerVerifier(url=server.url, retries=0, **FAST), ["a"])
+    assert ask(RewardServerVerifier(url=server.url, retries=0, on_error="none", **FAST), ["a"]) == [None]
+
+
 def test_two_classes_or_a_score_per_token_are_refused(serve):
     server = serve(lambda *_: (200, b'{"data": [{"probs": [0.1, 0.9]}]}'))
     with pytest.raises(VerifierError, match="expected one score"):
@@ -276,6 +283,10 @@ def test_rows_of_other_domains_are_not_sent(serve):
     ("options", "message"),
     [
         ({"url": []}, "url"),
+        ({"url": "http://"}, r"url must be an http\(s\) address or a list of them, got 'http://'"),
+        ({"url": ["http://h:1", "http://h:port"]}, "url must be"),
+        ({"url": "http://h:99999"}, "url must be"),
+        ({"url": "http://[::1"}, "url must be"),
         ({"api": "rest"}, "api"),
         ({"timeout": 0}, "timeout"),
         ({"retries": -1}, "retries"),

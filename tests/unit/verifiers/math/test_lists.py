@@ -21,6 +21,10 @@ EQUAL = [
     (r"\frac{-1+\sqrt5}{2},\frac{-1-\sqrt5}{2}", r"\frac{-1\pm\sqrt5}{2}"), (r"\frac{-1\pm\sqrt5}{2}", r"x=\frac{-1+\sqrt5}{2}\text{ or }x=\frac{-1-\sqrt5}{2}"), (r"\frac{-1\pm\sqrt5}{2}", r"x = \frac{\pm\sqrt{5}-1}{2}"),
     (r"\frac{-1\pm\sqrt5}{2}", r"-\frac12\pm\frac{\sqrt5}{2}"), (r"\left\{\frac{1\pm\sqrt5}{2}\right\}", r"\frac{1-\sqrt5}{2},\frac{1+\sqrt5}{2}"), (r"\pm 2", "2,-2"), ("-2,0,2", r"0,\pm 2"), (r"1\pm 2i", "1-2i,1+2i"),
     (r"(1,0),(-1,0)", r"(\pm 1,0)"), (r"(1,-2),(-1,2)", r"(\pm1,\mp2)"), (r"y=\frac12x,y=-\frac12x", r"y=\pm\frac12x"), (r"x=\pm1,y=\pm2", r"x=\pm 1, y=\pm 2"), (r"3 \pm 0.1", r"3\pm .1"),
+    # ratios, repeated values
+    ("1:2:3", "1 : 2 : 3"), (r"1:\sqrt{3}:2", r"1:\sqrt3:2"), ("1:2:3", "x:y:z=1:2:3"), ("x:y:z=1:2:3", "1:2:3"), ("4:3", "8:6"), ("1,1,2", "1,2,1"), ("5", "x=5, x=5"), ("(5,5)", "(5,5)"), ("5", r"\{5\}"),
+    # equations beside each other
+    ("1,5", r"x=1 \lor x=5"), ("1,5", r"x=1 \vee x=5"), ("1,5", r"x=1 \quad x=5"), ("1,5", r"x=1\quad\text{or}\quad x=5"), ("1,5", r"x=1 \\ x=5"), ("(1,5)", r"x=1 \quad y=5"), (r"x=1, y=5", r"x=1 \land y=5"), ("5", r"\quad x=5"), ("5", r"\quad\quad x=5"), ("1,5", r"x_1=1 \qquad x_2=5"),
     # infinity
     (r"\infty", r"+\infty"), (r"\infty", r"2^{\infty}"), ("0", r"e^{-\infty}"), (r"(-\infty,\infty)", r"\mathbb{R}"), (r"(3,\infty)", "x>3"), (r"(\infty,1)", r"(\infty,\frac22)"),
 ]  # fmt: skip
@@ -31,6 +35,8 @@ DIFFERENT = [
     ("x_1=1,x_2=2", "(2,1)"), ("x_1=1,x_2=2", "x_1=2,x_2=1"), ("x_1=1,x_2=-2", "1,2"), ("1,-2", "x_1=1"), ("1,-2", "x_1=1,x_2=2"), (r"x=1\text{ or }x=-2", "x_1=1,x_2=2"), (r"x=1\text{ or }x=-2", "y_1=1,y_2=-2"),
     (r"\frac{-1+\sqrt5}{2}", r"\frac{-1\pm\sqrt5}{2}"), (r"\frac{-1\pm\sqrt5}{2}", r"\frac{-1+\sqrt5}{2}"), (r"\frac{-1\pm\sqrt5}{2}", r"\frac{1\pm\sqrt5}{2}"), ("2", r"\pm 2"), (r"\pm 2", "2"), (r"\pm 2", "2,2"), (r"(\pm1,\mp2)", "(1,2),(-1,-2)"),
     (r"x=\pm1,y=\pm2", "x=1,y=2"), (r"0,\pm 2", "0,2"),
+    ("1:2:3", "1:3:2"), ("1:2:3", "1/6"), (r"1:\sqrt{3}:2", r"1:2:\sqrt{3}"), ("1:2:3", "x:y:z=1:3:2"), ("a:b:c", "a:c:b"), ("5", "5,5"), ("5", "5;5"), ("5", "5,5,5"), ("1,1,2", "1,2"), ("1,2", "1,1,2"),
+    ("5", r"x=1 \lor x=5"), ("5", r"x=1 \vee x=5"), ("1", r"x=1 \lor x=5"), ("5", r"x=1 \quad x=5"), ("5", r"x=1 \quad y=5"), ("5", r"x=1 \\ y=5"), ("5", r"x=1 \land y=5"), ("5", r"x=1 \wedge y=5"), ("5", r"x_1=1 \quad x_2=5"),
 ]  # fmt: skip
 INFINITE = [
     (gold, answer)

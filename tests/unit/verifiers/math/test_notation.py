@@ -27,11 +27,14 @@ EQUAL = [
     (r"25\pi", r"25\pi \approx 78.54"), ("2e", r"2e \approx 5.44"), ("78.54", r"25\pi \approx 78.54"), (r"25\pi \approx 78.54", r"25\pi"), (r"25\pi \approx 78.54", "78.54"), (r"\frac13", r"\frac13\approx 0.33"),
     ("0.33", r"\frac13\approx 0.33"), (r"\sqrt2", r"x = \sqrt2 \approx 1.41"), (r"\sqrt2", r"1.414 \approx \sqrt2"), ("3.14", r"x \approx 3.14"), ("30", r"\theta \approx 30^\circ"), ("6.02e23", r"N \approx 6.02 \times 10^{23}"),
     (r"25\pi", r"25\pi \text{ cm}^2 \approx 78.54 \text{ cm}^2"), ("1.41,-1.41", r"x_1 \approx 1.41, x_2 \approx -1.41"), (r"\sqrt2,-\sqrt2", r"\sqrt2\approx 1.41,-\sqrt2\approx -1.41"), ("6", r"5.5 \approx 6"), (r"\frac23", r"\frac23 \approx 0.66"),
+    # letters of both cases
+    ("R-r", "-r+R"), (r"\frac{M}{M+m}", r"\frac{M}{m+M}"), (r"\binom{N}{n}", r"{N \choose n}"), (r"\frac{x^3}{3}+C", r"\frac13x^3+c"), ("a+b+c", "c+a+b"), ("a+b+C", "C+b+a"),
     # primes
     ("f'(x)", r"f^{\prime}(x)"), ("30'", r"30^\prime"), ("30", "30'"), ("5 feet", "5'"), ("30 minutes", "30'"), ("5 inches", '5"'), (r"\text{Simpson's rule}", r"\text{Simpson’s rule}"),
 ]  # fmt: skip
 DIFFERENT = [
     (r"\log_2 3", r"\log_3 2"), (r"\log_2 3", r"\log_2 5"), (r"\log_2 3", r"\log_{23}"), (r"\log_2 3", "23"), ("10", r"\binom 6 2"), ("12", r"\frac 1 2"), ("225", r"\log_2 25"), ("16", "1 6"), ("12", r"1\ 2"), ("8", "2 3"),
+    ("R-r", "r-R"), ("R-r", "0"), ("0", "R-r"), (r"\frac{R}{r}", r"\frac{r}{R}"), (r"\frac{R}{r}", "1"), ("1", r"\frac{R}{r}"), (r"\pi(R^2-r^2)", r"\pi(r^2-R^2)"), (r"\frac{M}{M+m}", r"\frac{1}{2}"), (r"\frac{M}{M+m}", r"\frac{m}{M+m}"), (r"\binom{N}{n}", "1"), ("A+a", "2a"), (r"\frac{\Omega}{\omega}", "1"), ("a+b+c", "a+b+C"),
     (r"\emptyset", r"\{0\}"), (r"\emptyset", "0"), (r"\emptyset", r"\{\emptyset\}"), ("0", r"\{\}"),
     (r"\frac13", r"0.\overline{4}"), (r"0.\overline{3}", "0.3"), (r"0.\overline{12}", r"0.1\overline{2}"), (r"0.1\overline{6}", "0.16"), ("3", r"0.\overline{3}"),
     (r"\frac{\sqrt3}{2}", r"\sin 30^\circ"), (r"\sin 60^\circ", r"\sin 60"), ("60", r"\sin 60^\circ"), (r"45^\circ", r"\frac{\pi}{4}\cdot 2"), ("45", r"\frac{\pi}{4}"),

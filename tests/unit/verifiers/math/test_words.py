@@ -15,7 +15,7 @@ NOT_THREE = [
     r"3\text{ hundred}", r"3\text{ hundreds}", r"3\text{ dozen}", r"3\text{ dozen eggs}", r"3\text{ tens}", r"3\text{ halves}", r"3\text{ thirds}", r"3\text{ tenths}", r"3\text{ thousandths}", r"3\text{ and a half}", r"3\text{ half}",
     r"3\text{ squared}", r"3\text{ cubed}", r"3\text{ factorial}", r"3\text{ plus one}", r"3\text{ minus one}", r"3\text{ over two}", r"3\text{ divided by two}", r"3\text{ times two}", r"3\text{ point five}", r"3\text{ to the power four}", r"3\text{ mod }5",
     r"3\text{, four}", r"3\text{ four}", r"3\text{ or four}", r"3\text{ apples or four}", r"3\text{ out of ten}", r"3\text{ to four}", r"3\text{ feet four inches}", r"3\text{ pi}", r"3\text{ less than x}", r"3\text{ times x}",
-    r"3\text{x}", r"3\text{ x}", r"3\text{k}", r"3\text{M}", r"3\text{b}", r"3\mathrm{M}", r"3\mathrm{ dozen}", r"\text{3 dozen}", "3 dozen", "3 hundred", r"3\text{万}",
+    r"3\text{x}", r"3\text{ x}", r"3\text{k}", r"3\text{M}", r"3\text{b}", r"3\text{ lakh}", r"3\text{ crores}", r"3\text{ bn}", r"3\text{ mln}", r"3\text{ ‰}", r"3\text{ at least}", r"3\mathrm{M}", r"3\mathrm{ dozen}", r"\text{3 dozen}", "3 dozen", "3 hundred", r"3\text{万}",
 ]  # fmt: skip
 EQUAL = [
     ("300", r"3\text{ hundred}"), ("300", "3 hundred"), (r"3\text{ dozen}", "3 dozen"), ("3x", r"3\text{x}"), (r"12:30\text{ p.m.}", r"12:30\text{ PM}"), (r"12:30\text{ p.m.}", "12:30 pm"), ("12:30 a.m.", "12:30"), ("12:30", "12:30am"),
