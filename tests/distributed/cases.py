@@ -21,6 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "none": {"settings": {"surgery": "none", "max_steps": 2}},
     "lora": {"lora": True},
     "lone": {"trainer": "LoneParameter", "settings": {"granularity": "tensor"}},
+    "head": {"lora": True, "trains_head": True},
     "evaluated": {"evaluates": True},
     # 5 prompts held out, then 9: the last round of two ranks is filled up with the first prompt.
     "heldout": {"evaluates": True, "held_out": 5, "strangers": True, "settings": {"surgery": "none", "max_steps": 1}},
@@ -72,6 +73,7 @@ TWO = cases(
     ("none", COUNTED),
     ("lora", ("zero3",)),
     ("lone", OFFLOADED),
+    ("head", ("fsdp2",)),
     ("evaluated", ("fsdp2",)),
     ("heldout", ("ddp",)),
     ("other", ("zero3", "fsdp2")),

@@ -73,6 +73,12 @@ def test_parameter_that_one_domain_reaches(single, two, engine):
     assert_same_training(two[f"lone-{engine}"], single["lone"])
 
 
+def test_output_head_apart_from_the_final_norm_is_refused_on_fsdp2(two):
+    """Its gradient would not be reduced: TRL reads its weight without calling it."""
+    for rank in range(2):
+        assert "ValueError: the output head is trained, but FSDP2 shards it apart" in two["head-fsdp2"].error(rank)
+
+
 def test_evaluation_before_and_between_steps_changes_nothing(single, two):
     """FSDP2 leaves parameters whole after a forward that no backward follows."""
     assert_evaluated(two["evaluated-fsdp2"], single["three"])
