@@ -92,6 +92,13 @@ def _check_deepspeed(config: dict[str, Any]) -> None:
             raise ValueError(f"DeepSpeed's {option} is on nvme, which surgery does not support; use cpu.")
         if (zero.get(option) or {}).get("super_offload"):
             raise ValueError(f"DeepSpeed's {option} uses super_offload, which surgery does not support; leave it out.")
+    optimizer = str((config.get("optimizer") or {}).get("type"))
+    offloaded = (zero.get("offload_optimizer") or {}).get("device") == "cpu"
+    if optimizer.lower() == "muon" and zero["stage"] < 3 and not offloaded:
+        raise ValueError(
+            f"DeepSpeed's optimizer.type is {optimizer!r}, which ZeRO-{zero['stage']} applies to reduced gradients, "
+            "before surgery; use ZeRO-3, or offload the optimizer to the host."
+        )
     if config.get("managed_gradient_accumulation") is False:
         raise ValueError(
             "DeepSpeed's managed_gradient_accumulation is False, which surgery does not support; leave it out."

@@ -49,6 +49,7 @@ def zero(**options):
         ({"config": zero(), "compiler": "INDUCTOR"}, ["torch_compile", "ZeRO-3", "ZeRO-2"]),
         ({"compiler": "EAGER", "regional": True, "kind": DistributedType.NO}, ["use_regional_compilation"]),
         ({"config": {**zero(), "sequence_parallel_size": 2}}, ["sequence_parallel_size", "2"]),
+        ({"config": {**zero(stage=2), "optimizer": {"type": "Muon"}}}, ["'Muon'", "ZeRO-2", "before surgery"]),
     ],
 )
 def test_refused(run, words):
@@ -69,6 +70,9 @@ def test_refused(run, words):
         {"config": {"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}, "fp16": {"enabled": "auto"}}},
         {"config": zero(zero_hpz_partition_size=1, mics_shard_size=-1, zero_quantized_gradients=False)},
         {"config": zero(offload_optimizer={"device": "cpu"})},
+        {"config": {**zero(), "optimizer": {"type": "Muon"}}},
+        {"config": {**zero(stage=2, offload_optimizer={"device": "cpu"}), "optimizer": {"type": "Muon"}}},
+        {"config": {**zero(stage=2), "optimizer": {"type": "AdamW"}}},
         {"config": {"zero_optimization": {"stage": 2}}, "compiler": "INDUCTOR"},
         {"kind": DistributedType.MULTI_GPU, "compiler": "INDUCTOR"},
     ],
