@@ -143,6 +143,8 @@ def check_settings(args: MGSConfig) -> None:
     optim = OptimizerNames(args.optim).value
     if optim in ("lomo", "adalomo") or optim.endswith("layerwise"):
         raise ValueError(f"optim is {optim!r}, which updates during backward, before surgery; use another.")
+    if args.ddp_static_graph:
+        raise ValueError("ddp_static_graph is True, but DDP accumulates a domain's gradient first; leave it out.")
     if cast(AcceleratorConfig, args.accelerator_config).split_batches:
         raise ValueError(
             "accelerator_config.split_batches is True, but with several domains every rank draws whole batches of its "

@@ -25,12 +25,14 @@ class FSDP2Engine(Engine):
         device: where inner products are computed.
 
     Raises:
-        ValueError: a trainable parameter that is not sharded by FSDP2 along one mesh dimension.
+        ValueError: a trainable parameter that is not sharded by FSDP2 along one mesh dimension, or an output head whose
+            gradient would stay unreduced.
     """
 
     sharded = True
 
     def __init__(self, model: FSDPModule, names: dict[str, nn.Parameter], device: torch.device):
+        _check_head(model)
         self._model = model
         self.device = device
         self._parameters = list(names.values())
@@ -77,6 +79,19 @@ def reshard(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+def _check_head(model: Any) -> None:
+    """TRL takes log-probabilities from the head's weight without calling the head. FSDP2 gathers a weight, and reduces
+    its gradient, around calls of the modules that it is sharded with; accelerate shards the head with the final norm
+    where it finds one."""
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    trained = head is not None and any(parameter.requires_grad for parameter in head.parameters())
+    if trained and isinstance(head, FSDPModule) and head._get_fsdp_state()._modules == (head,):
+        raise ValueError(
+            "the output head is trained, but FSDP2 shards it apart from the final norm (with an adapter it does), and "
+            "then every rank would train it on its own rows; leave it out of modules_to_save, or use DDP or DeepSpeed."
+        )
 
 
 def _local(value: Any) -> Tensor:

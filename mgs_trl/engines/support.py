@@ -66,9 +66,12 @@ def _check_compile(accelerator: Any) -> None:
     if compiler.use_regional_compilation:
         raise ValueError("dynamo's use_regional_compilation is on, which surgery does not support; use torch_compile.")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        stage = accelerator.state.deepspeed_plugin.deepspeed_config.get("zero_optimization", {}).get("stage")
-        if stage == 3:
+        config = accelerator.state.deepspeed_plugin.deepspeed_config
+        if config.get("zero_optimization", {}).get("stage") == 3:
             raise ValueError("torch_compile is on, but backward fails under ZeRO-3 then; leave it out or use ZeRO-2.")
+        if (config.get("compile") or {}).get("deepcompile"):
+            # Its graphs reduce into buffers of their own.
+            raise ValueError("DeepSpeed's compile.deepcompile is on, which surgery does not support; leave it out.")
 
 
 def _check_deepspeed(config: dict[str, Any]) -> None:
@@ -92,6 +95,13 @@ def _check_deepspeed(config: dict[str, Any]) -> None:
             raise ValueError(f"DeepSpeed's {option} is on nvme, which surgery does not support; use cpu.")
         if (zero.get(option) or {}).get("super_offload"):
             raise ValueError(f"DeepSpeed's {option} uses super_offload, which surgery does not support; leave it out.")
+    optimizer = str((config.get("optimizer") or {}).get("type"))
+    offloaded = (zero.get("offload_optimizer") or {}).get("device") == "cpu"
+    if optimizer.lower() == "muon" and zero["stage"] < 3 and not offloaded:
+        raise ValueError(
+            f"DeepSpeed's optimizer.type is {optimizer!r}, which ZeRO-{zero['stage']} applies to reduced gradients, "
+            "before surgery; use ZeRO-3, or offload the optimizer to the host."
+        )
     if config.get("managed_gradient_accumulation") is False:
         raise ValueError(
             "DeepSpeed's managed_gradient_accumulation is False, which surgery does not support; leave it out."

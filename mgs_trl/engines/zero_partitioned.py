@@ -85,7 +85,8 @@ class OffloadedPartitionedEngine(PartitionedEngine):
 
     def clear(self) -> None:
         super().clear()
-        self._clear_accumulated()
+        for accumulated in self.optimizer.accumulated_grads_in_cpu.values():
+            accumulated.zero_()
         # A parameter that the next domain does not reach would otherwise keep this domain's gradient.
         for partition in self.optimizer.single_partition_of_fp32_groups:
             partition.grad.zero_()
@@ -100,8 +101,4 @@ class OffloadedPartitionedEngine(PartitionedEngine):
             optimizer.local_overflow = not is_finite(gradients)
 
     def after_step(self) -> None:
-        self._clear_accumulated()
-
-    def _clear_accumulated(self) -> None:
-        for accumulated in self.optimizer.accumulated_grads_in_cpu.values():
-            accumulated.zero_()
+        self.clear()  # nor the next window's first domain the step's gradient, which DeepSpeed leaves there

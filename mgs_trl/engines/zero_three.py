@@ -57,7 +57,7 @@ class Zero3Engine(ZeroEngine):
                 safe_set_local_grad(parameter, self._shard(parameter))  # refreshes the norm that DeepSpeed clips by
 
     def after_step(self) -> None:
-        self.optimizer.grad_partitions_flat_buffer.zero_()
+        self.clear()  # DeepSpeed leaves the step's gradient where the next window's first domain would find it
 
 
 def _held_elements(parameter: Any) -> int:

@@ -6,6 +6,7 @@ FEWER_ENGINES = ("ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offlo
 MAIN_ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
 COMPILED = ("ddp", "zero2", "fsdp2")
 COUNTED = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
+OFFLOADED = ("zero2_offload", "zero3_offload")
 BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")
 RESUMED = ("zero3", "fsdp2")
 RESUMED_TOO = ("ddp", "zero1", "zero2", "zero1_bf16", "zero2_offload", "zero3_offload")
@@ -25,6 +26,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "two": {"domains": 2, "settings": {"granularity": "global"}},
     "none": {"settings": {"surgery": "none", "max_steps": 2}},
     "lora": {"lora": True},
+    "lone": {"trainer": "LoneParameter", "settings": {"granularity": "tensor"}},
+    "head": {"lora": True, "trains_head": True},
     "evaluated": {"evaluates": True},
     # 5 prompts held out, then 9: the last round of two ranks is filled up with the first prompt.
     "heldout": {"evaluates": True, "held_out": 5, "strangers": True, "settings": {"surgery": "none", "max_steps": 1}},
@@ -68,13 +71,16 @@ def cases(*pairs: tuple[str, tuple[str, ...]]) -> list[dict[str, Any]]:
 
 
 UNEVEN = tuple(f"uneven-{loss}" for loss in LOSSES)
-ONE = cases(*((kind, ("single",)) for kind in ("three", "two", "none", "lora", "heldout", "nonfinite", *UNEVEN)))
+ALONE = ("three", "two", "none", "lora", "lone", "heldout", "nonfinite", *UNEVEN)
+ONE = cases(*((kind, ("single",)) for kind in ALONE))
 #: Run by the default suite; `MORE` by the slow one, also on two ranks and without needing what `TWO` left.
 TWO = cases(
     ("three", (*FEWER_ENGINES, *BF16)),
     ("two", ("zero3", "fsdp2")),
     ("none", COUNTED),
     ("lora", ("zero3",)),
+    ("lone", OFFLOADED),
+    ("head", ("fsdp2",)),
     ("evaluated", ("fsdp2",)),
     ("heldout", ("ddp",)),
     ("other", ("zero3", "fsdp2")),

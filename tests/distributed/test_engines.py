@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.distributed.cases import BF16, COMPILED, COUNTED, FEWER_ENGINES, FOUR, MAIN_ENGINES, UNEVEN
+from tests.distributed.cases import BF16, COMPILED, COUNTED, FEWER_ENGINES, FOUR, MAIN_ENGINES, OFFLOADED, UNEVEN
 from tests.support.reference import relative_error
 
 TOLERANCE = 1e-5
@@ -62,6 +62,21 @@ def test_without_surgery_on_two_ranks(single, two, engine):
 def test_adapters_on_zero3(single, two):
     assert all("lora_" in name for name in two["lora-zero3"].parameters)
     assert_same_training(two["lora-zero3"], single["lora"])
+
+
+@pytest.mark.parametrize("engine", OFFLOADED)
+def test_parameter_that_one_domain_reaches(single, two, engine):
+    """DeepSpeed leaves the last step's gradient in host memory, where the next window's first domain would find it."""
+    gramians = single["lone"].gramians()
+    shift = single["lone"].conflicts[0]["modules"].index("model.embed_tokens.shift")
+    assert (gramians[:, shift, 2, 2] > 0).all() and not gramians[:, shift, :2].any()
+    assert_same_training(two[f"lone-{engine}"], single["lone"])
+
+
+def test_output_head_apart_from_the_final_norm_is_refused_on_fsdp2(two):
+    """Its gradient would not be reduced: TRL reads its weight without calling it."""
+    for rank in range(2):
+        assert "ValueError: the output head is trained, but FSDP2 shards it apart" in two["head-fsdp2"].error(rank)
 
 
 def test_evaluation_before_and_between_steps_changes_nothing(single, two):

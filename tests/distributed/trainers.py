@@ -4,8 +4,9 @@ import math
 from typing import Any
 
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from mgs_trl import MGSTrainer
 
@@ -44,7 +45,31 @@ class FailingVerifier(MGSTrainer):
         super().__init__(model, verifier, *args, **kwargs)
 
 
-TRAINERS = {c.__name__: c for c in (MGSTrainer, RankLabels, NonFinite, FailingVerifier)}
+class Shifted(nn.Embedding):
+    """An embedding with a weight that counts only while `on` is set."""
+
+    on = False
+
+    def forward(self, ids):
+        return super().forward(ids) + self.shift if self.on else super().forward(ids)
+
+
+class LoneParameter(MGSTrainer):
+    """The policy has a parameter that no domain but math reaches."""
+
+    def __init__(self, model, *args, **kwargs):
+        model = AutoModelForCausalLM.from_pretrained(model)
+        self.embedding = model.get_input_embeddings()
+        self.embedding.__class__ = Shifted
+        self.embedding.shift = nn.Parameter(torch.linspace(-1, 1, model.config.hidden_size))
+        super().__init__(model, *args, **kwargs)
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        self.embedding.on = self.mix.domains[inputs.domain] == "math"
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+TRAINERS = {c.__name__: c for c in (MGSTrainer, RankLabels, NonFinite, FailingVerifier, LoneParameter)}
 
 
 class ShardRecorder:

@@ -33,6 +33,7 @@ CASE: dict[str, Any] = {
     "salts": {},  # domain -> salt of its completions
     "trainer": "MGSTrainer",  # a key of trainers.TRAINERS
     "lora": False,
+    "trains_head": False,  # with lora
     "evaluates": False,  # on prompts held out, before the first step and after every step
     "held_out": None,  # how many of them; default: all that there are
     "strangers": False,  # evaluates at last on prompts most of whose domains are nowhere else
@@ -112,7 +113,9 @@ def run(case: dict[str, Any], model: str, out: Path) -> None:
     if case["lora"]:
         from peft import LoraConfig
 
-        peft = LoraConfig(r=3, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+        saved = ["lm_head"] if case["trains_head"] else None
+        targets = ["q_proj", "v_proj", "down_proj"]
+        peft = LoraConfig(r=3, target_modules=targets, init_lora_weights=False, modules_to_save=saved)
         torch.manual_seed(1)
     trainer = TRAINERS[case["trainer"]](
         model,

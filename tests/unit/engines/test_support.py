@@ -47,8 +47,10 @@ def zero(**options):
         ({"config": zero(offload_optimizer={"device": "nvme"})}, ["offload_optimizer", "nvme", "cpu"]),
         ({"config": {**zero(), "pipeline": {"stages": 2}}}, ["pipeline"]),
         ({"config": zero(), "compiler": "INDUCTOR"}, ["torch_compile", "ZeRO-3", "ZeRO-2"]),
+        ({"config": {**zero(stage=2), "compile": {"deepcompile": True}}, "compiler": "EAGER"}, ["deepcompile"]),
         ({"compiler": "EAGER", "regional": True, "kind": DistributedType.NO}, ["use_regional_compilation"]),
         ({"config": {**zero(), "sequence_parallel_size": 2}}, ["sequence_parallel_size", "2"]),
+        ({"config": {**zero(stage=2), "optimizer": {"type": "Muon"}}}, ["'Muon'", "ZeRO-2", "before surgery"]),
     ],
 )
 def test_refused(run, words):
@@ -69,7 +71,11 @@ def test_refused(run, words):
         {"config": {"zero_optimization": {"stage": 1}, "bf16": {"enabled": True}, "fp16": {"enabled": "auto"}}},
         {"config": zero(zero_hpz_partition_size=1, mics_shard_size=-1, zero_quantized_gradients=False)},
         {"config": zero(offload_optimizer={"device": "cpu"})},
+        {"config": {**zero(), "optimizer": {"type": "Muon"}}},
+        {"config": {**zero(stage=2, offload_optimizer={"device": "cpu"}), "optimizer": {"type": "Muon"}}},
+        {"config": {**zero(stage=2), "optimizer": {"type": "AdamW"}}},
         {"config": {"zero_optimization": {"stage": 2}}, "compiler": "INDUCTOR"},
+        {"config": {**zero(stage=2), "compile": {"deepcompile": True}}},  # compiles nothing by itself
         {"kind": DistributedType.MULTI_GPU, "compiler": "INDUCTOR"},
     ],
 )

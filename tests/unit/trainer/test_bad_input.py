@@ -173,6 +173,12 @@ def test_split_batches_are_refused():
         start(accelerator_config={"split_batches": True})
 
 
+def test_static_graph_is_refused():
+    """DDP fails in its first backward that does not reduce, with an internal assertion."""
+    with pytest.raises(ValueError, match=r"^ddp_static_graph is True"):
+        start(ddp_static_graph=True)
+
+
 def test_fp16_is_refused():
     with pytest.raises(ValueError, match="fp16"):
         start(fp16=True)
