@@ -2,7 +2,8 @@
 GPUs needs.
 
 Which engine it was is read from the checkpoint that the engine wrote: DeepSpeed puts its stage and its configuration
-there. fsdp2.yaml needs GPUs; that it is refused without any is in tests/unit/engines/test_support.py.
+there, FSDP the whole policy in a file of its own. fsdp2.yaml needs GPUs, so accelerate is made to take it without; that
+it is refused otherwise is in tests/unit/engines/test_support.py.
 """
 
 import functools
@@ -22,7 +23,7 @@ from tests.unit.recipes.conftest import make_directory
 
 pytestmark = pytest.mark.slow
 
-YAML_STAGES = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3}
+YAML_STAGES = {"single": 0, "ddp": 0, "zero1": 1, "zero2": 2, "zero3": 3, "zero3_offload": 3, "fsdp2": 0}
 STAGES = {**YAML_STAGES, "torchrun": 0, "torchrun_json": 2}
 RECIPE = """
 model: {root}/policy
@@ -54,14 +55,18 @@ def launcher(name: str, folder: Path) -> list[str]:
         return ["torch.distributed.run", "--standalone", "--nproc_per_node=2", *program]
     settings = yaml.safe_load((ROOT / f"examples/accelerate/{name}.yaml").read_text())
     ranks = 1 if name == "single" else 2
-    settings |= {"mixed_precision": "no", "use_cpu": True, "num_processes": ranks, "main_process_port": 0}
+    settings |= {"mixed_precision": "no", "num_processes": ranks, "main_process_port": 0}
+    settings |= {"use_cpu": name != "fsdp2"}
     config = folder / "accelerate.yaml"
     config.write_text(yaml.safe_dump(settings))
-    return ["accelerate.commands.launch", "--config_file", str(config), "-m", "mgs_trl.train"]
+    program = [str(ROOT / "tests/distributed/train_fsdp_on_cpu.py")] if name == "fsdp2" else ["-m", "mgs_trl.train"]
+    return ["accelerate.commands.launch", "--config_file", str(config), *program]
 
 
 def overrides(name: str, folder: Path) -> list[str]:
     """What docs/engines.md tells machines without GPUs to add; and DeepSpeed's JSON."""
+    if name == "fsdp2":
+        return ["trainer.ddp_backend=gloo"]
     if STAGES[name] == 0:
         return ["trainer.use_cpu=true"]
     if name in YAML_STAGES:
@@ -112,7 +117,9 @@ def test_the_command_trains_with_its_engine(output, name):
     assert ranks == (1 if name == "single" else 2)
     states = sorted(checkpoint.glob("global_step2/*zero_pp_rank_*_optim_states.pt"))
     if STAGES[name] == 0:
-        assert (checkpoint / "optimizer.pt").is_file() and not states
+        assert not states
+        assert (checkpoint / "optimizer.pt").is_file() == (name != "fsdp2")
+        assert (checkpoint / "pytorch_model_fsdp.bin").is_file() == (name == "fsdp2")  # fsdp_state_dict_type, too
         return
     assert len(states) == 2
     saved = torch.load(states[0], weights_only=False, map_location="cpu")
