@@ -5,6 +5,7 @@ import os
 import socket
 from collections import Counter
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -153,7 +154,7 @@ def _check_policy(plan: Plan) -> None:
             spec.name_or_path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        plan.unchecked.append(f"memory and modules: {' '.join(str(error).split())[:200]}")
+        plan.unchecked.append(f"memory and modules: {shorten(str(error), 200, placeholder=' ...')}")
         return
     policy = with_adapter(policy, adapter)
     config, plan.modules = plan.config, {}
