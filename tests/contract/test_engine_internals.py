@@ -1,4 +1,4 @@
-"""DeepSpeed's private names that engines/ reads are where they were verified, and fail clearly when they move."""
+"""Private names of DeepSpeed and FSDP2 that engines/ reads are where they were verified; they fail clearly when moved."""
 
 import inspect
 import re
@@ -10,6 +10,7 @@ from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.engine import DeepSpeedEngine
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+from torch.distributed.fsdp import FSDPModule
 
 from mgs_trl.engines.zero_internals import ATTRIBUTES, VERIFIED_VERSIONS, require
 
@@ -50,3 +51,9 @@ def test_boundary_can_be_set_without_a_step():
 def test_missing_attribute_is_named():
     with pytest.raises(ValueError, match=r"object\.params_in_partition.*0\.19\.8"):
         require(object(), "DeepSpeedZeroOptimizer")
+
+
+def test_fsdp2_tells_which_modules_are_sharded_together():
+    """Verified with torch 2.13."""
+    state = inspect.signature(FSDPModule._get_fsdp_state, eval_str=True).return_annotation
+    assert "self._modules = modules" in inspect.getsource(state.init)
