@@ -1,4 +1,4 @@
-"""Private names of DeepSpeed and FSDP2 that engines/ reads are where they were verified; they fail clearly when moved."""
+"""Private names of DeepSpeed and FSDP2 that engines/ reads are where they were verified, and fail clearly if moved."""
 
 import inspect
 import re
