@@ -11,7 +11,7 @@ from typing import Any
 
 from mgs_trl.config import MGSConfig
 from mgs_trl.domains.templates import find_template
-from mgs_trl.memory import BYTES
+from mgs_trl.ranks.memory import BYTES
 from mgs_trl.recipe import DomainSpec, Recipe, SamplingSpec, did_you_mean
 from mgs_trl.rollouts.sampling import stop_strings
 from mgs_trl.strategies import strategy_fields, trained_domains

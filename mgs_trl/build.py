@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.trainer_utils import IntervalStrategy
 
-from mgs_trl.adapter import adapter_config, remove_adapter
 from mgs_trl.arguments import build_config, domains_with_rows
 from mgs_trl.blame import refused
 from mgs_trl.config import MGSConfig
@@ -17,8 +16,9 @@ from mgs_trl.domains.prompts import PromptForm, prompt_form, prompt_length, writ
 from mgs_trl.domains.schedule import quotas
 from mgs_trl.domains.schemas import Row
 from mgs_trl.domains.templates import find_template
-from mgs_trl.layout import check_launch, check_saves_whole
-from mgs_trl.policy_path import check_model_path
+from mgs_trl.policies.adapter import adapter_config, remove_adapter
+from mgs_trl.policies.path import check_model_path
+from mgs_trl.ranks.layout import check_launch, check_saves_whole
 from mgs_trl.recipe import DatasetSpec, Recipe, output_of
 from mgs_trl.strategies import trained_domains
 from mgs_trl.verifiers import RewardModelVerifier, Verifier, build_verifier

@@ -14,14 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mgs_trl.blame import refused
-from mgs_trl.policy_path import is_local
+from mgs_trl.policies.path import is_local
 from mgs_trl.recipe import Recipe
 from mgs_trl.strategies import strategy_of
 
 if TYPE_CHECKING:
     from mgs_trl.build import Weighted
     from mgs_trl.config import MGSConfig
-    from mgs_trl.memory import MemoryEstimate
+    from mgs_trl.ranks.memory import MemoryEstimate
 
 # What a launcher sets; a check is one process, whatever number of ranks it is asked about.
 _LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -96,9 +96,9 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
     from mgs_trl.build import build_verifiers, check_evaluation, check_quotas, check_reward_models
     from mgs_trl.config import mapping
-    from mgs_trl.layout import check_saves_whole, check_tensor_parallel
-    from mgs_trl.mix import check_settings, domain_factors
+    from mgs_trl.ranks.layout import check_saves_whole, check_tensor_parallel
     from mgs_trl.rollouts.sampling import parse_sampling
+    from mgs_trl.training.mix import check_settings, domain_factors
 
     config = build_config(recipe, ranks)
     check_saves_whole(config)
@@ -141,9 +141,9 @@ def _check_policy(plan: Plan) -> None:
     import torch
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    from mgs_trl.adapter import adapter_config
-    from mgs_trl.layout import launch_layout
-    from mgs_trl.memory import check_fits, count_parameters, empty_policy, estimate, with_adapter
+    from mgs_trl.policies.adapter import adapter_config
+    from mgs_trl.ranks.layout import launch_layout
+    from mgs_trl.ranks.memory import check_fits, count_parameters, empty_policy, estimate, with_adapter
     from mgs_trl.surgery import partition_model
     from mgs_trl.surgery.choices import check_excluded
 

@@ -17,7 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from mgs_trl.composition import compose, first_line
-from mgs_trl.redact import HIDDEN, find_hidden, redact_recipe
+from mgs_trl.records.redact import HIDDEN, find_hidden, redact_recipe
 from mgs_trl.rollouts.settings import ServerSettings
 
 ROLLOUTS = ("auto", "vllm", "server", "transformers")

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_command()
         if arguments.check:
             return _check(recipe, arguments.ranks)
-        from mgs_trl.run import Command, train
+        from mgs_trl.runs.run import Command, train
 
         training = True
         return train(recipe, Command(_again(arguments), arguments.resume))
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_command() -> None:
     """Raises ValueError if the launcher did less than its command line asks for."""
-    from mgs_trl.layout import check_processes
-    from mgs_trl.metrics_log import launch_command
+    from mgs_trl.ranks.layout import check_processes
+    from mgs_trl.records.metrics_log import launch_command
 
     check_processes(launch_command())
 
@@ -77,7 +77,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _again(arguments: argparse.Namespace) -> str:
     """The command line that goes on with this run: as it was started, with as many processes."""
-    from mgs_trl.metrics_log import launch_command
+    from mgs_trl.records.metrics_log import launch_command
 
     words = shlex.split(launch_command())
     if arguments.recipe not in words:  # `main` was called by another program

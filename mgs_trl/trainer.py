@@ -13,17 +13,13 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from mgs_trl.checkpoints import RUN_ID
 from mgs_trl.config import MGSConfig
-from mgs_trl.conflict_log import ConflictLog
 from mgs_trl.domains.sampler import DomainSampler
 from mgs_trl.engines import DomainGradients, Engine, check_engine, make_engine
-from mgs_trl.layout import check_launch
-from mgs_trl.metrics import DomainMetrics, kl_of_tokens
-from mgs_trl.metrics_log import MetricsLog
-from mgs_trl.mix import DomainMix, check_supported
-from mgs_trl.padding import can_do_without_padding
-from mgs_trl.rollout_trainer import RolloutTrainer
+from mgs_trl.ranks.layout import check_launch
+from mgs_trl.records.checkpoints import RUN_ID
+from mgs_trl.records.conflict_log import ConflictLog
+from mgs_trl.records.metrics_log import MetricsLog
 from mgs_trl.rollouts.colocated import colocated_engine, reload_weights
 from mgs_trl.rollouts.errors import RolloutError
 from mgs_trl.rollouts.requests import sample_by_row
@@ -33,7 +29,11 @@ from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, partition_model
 from mgs_trl.surgery.choices import check_excluded
-from mgs_trl.window import RowBlock, WindowShape, check_rows, cut_windows, gather_rows, scale_gradient
+from mgs_trl.training.metrics import DomainMetrics, kl_of_tokens
+from mgs_trl.training.mix import DomainMix, check_supported
+from mgs_trl.training.padding import can_do_without_padding
+from mgs_trl.training.rollout_trainer import RolloutTrainer
+from mgs_trl.training.window import RowBlock, WindowShape, check_rows, cut_windows, gather_rows, scale_gradient
 
 STATE_FILE = "surgery_state.pt"
 

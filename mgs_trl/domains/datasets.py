@@ -13,7 +13,7 @@ import datasets as hf
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
 from mgs_trl.domains.schemas import Row, find_schema
-from mgs_trl.policy_path import is_local
+from mgs_trl.policies.path import is_local
 from mgs_trl.recipe import DATA_FILES, DatasetSpec, did_you_mean
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mgs_trl.redact import redact
+from mgs_trl.records.redact import redact
 from mgs_trl.report.charts import Chart, make_chart
 from mgs_trl.report.read import RunFiles
 

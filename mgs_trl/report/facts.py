@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from mgs_trl.redact import redact, redact_launch
+from mgs_trl.records.redact import redact, redact_launch
 from mgs_trl.report.charts import Chart, conflict_charts, domain_charts, logged_pairs, surgery_charts
 from mgs_trl.report.compare import Score, heldout, setting
 from mgs_trl.report.conflicts import WHOLE, Conflicts

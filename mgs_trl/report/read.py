@@ -24,7 +24,7 @@ class RunFiles:
         source: the file the history was read from; None without one.
         conflicts: the conflict log; None without one.
         recipe: the resolved recipe; empty without one.
-        launches: how the run was started and resumed (`mgs_trl.metrics_log`).
+        launches: how the run was started and resumed (`mgs_trl.records.metrics_log`).
         max_steps: planned optimizer steps; None if not known.
         notes: what is missing or damaged, in sentences.
     """

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mgs_trl.redact import redact, redact_command
+from mgs_trl.records.redact import redact, redact_command
 
 TABLE, TEXT, RECIPE, LAUNCHES = "study.csv", "study.md", "study.yaml", "study.json"
 _IN_CSV = ("held-out score", "difference to", "further differences")  # titles of tables that the CSV holds

@@ -21,7 +21,7 @@ from accelerate.utils import gather_object
 from trl.generation.vllm_client import parse_logprobs
 from trl.generation.vllm_generation import VLLMGeneration
 
-from mgs_trl.agreement import from_main_process
+from mgs_trl.ranks.agreement import from_main_process
 from mgs_trl.rollouts.errors import ServerError
 from mgs_trl.rollouts.server import Server
 from mgs_trl.rollouts.settings import ServerSettings

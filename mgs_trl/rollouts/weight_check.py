@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor, nn
 
-from mgs_trl.agreement import from_main_process
+from mgs_trl.ranks.agreement import from_main_process
 from mgs_trl.rollouts.errors import StaleWeightsError
 from mgs_trl.rollouts.server import Server
 from mgs_trl.rollouts.settings import ServerSettings

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mgs_trl.recipe import Recipe, output_of
+from mgs_trl.runs.trackers import tracked_as
 from mgs_trl.strategies.fields import known_domain, strategy_of, trained_domains
-from mgs_trl.strategies.merge import check_merge
-from mgs_trl.trackers import tracked_as
+from mgs_trl.strategies.vectors import check_merge
 
 
 @dataclass(frozen=True)

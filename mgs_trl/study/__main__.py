@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed: dict[str, str] = schedule.failed
     code = 0
     if schedule.left and not arguments.table:
-        from mgs_trl.metrics_log import COMMAND
+        from mgs_trl.records.metrics_log import COMMAND
 
         write_recipe(recipe, root / "study.yaml")
         os.environ[RECIPE] = str(find_recipe(arguments.recipe))
@@ -141,8 +141,8 @@ def check_settings(recipe: Recipe) -> None:
     from mgs_trl.arguments import build_config, domains_with_rows
     from mgs_trl.build import check_quotas
     from mgs_trl.config import mapping
-    from mgs_trl.mix import domain_factors
     from mgs_trl.rollouts.sampling import parse_sampling
+    from mgs_trl.training.mix import domain_factors
 
     name, options = strategy_of(recipe)
     if name == "fixed_weights" and "from" in options:  # weights of a run to come
@@ -175,7 +175,7 @@ def finished(runs: Sequence[Run]) -> list[str]:
 
 def record_start(path: Path, anew: bool) -> None:
     """Add this start to those of the study, or begin their list anew."""
-    from mgs_trl.metrics_log import describe_start
+    from mgs_trl.records.metrics_log import describe_start
 
     earlier = json.loads(path.read_text())["launches"] if path.is_file() and not anew else []
     path.write_text(json.dumps({"launches": [*earlier, describe_start()]}, indent=1))

@@ -7,12 +7,13 @@ import shutil
 import time
 from typing import Any
 
-from mgs_trl.adapter import fold_adapter, holds_adapter
 from mgs_trl.build import build_trainer, release, save_policy
+from mgs_trl.policies.adapter import holds_adapter
 from mgs_trl.recipe import Recipe, load_recipe, output_of, write_recipe
-from mgs_trl.staged import train_strategy
+from mgs_trl.runs.staged import train_strategy
+from mgs_trl.runs.trackers import open_trackers, tracked
+from mgs_trl.strategies.merge import fold_adapter
 from mgs_trl.study.plan import RECIPE, RESULT, Run
-from mgs_trl.trackers import open_trackers, tracked
 
 ONE_PROCESS: dict[str, Any] = {"vllm_tensor_parallel_size": 1}  # whatever the recipe says: a worker is the only rank
 _SCORE = re.compile(r"eval_domain/(.+)/reward")

@@ -10,7 +10,7 @@ from typing import Any
 
 from mgs_trl.composition import override_value
 from mgs_trl.recipe import Recipe, StudySpec, did_you_mean, recipe_yaml
-from mgs_trl.trackers import tracked_as
+from mgs_trl.runs.trackers import tracked_as
 
 MEAN = "mean"  # the plain mean of all domains, listed like a domain
 BASE = "base"  # the policies that training starts from, evaluated like all others

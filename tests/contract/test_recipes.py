@@ -14,11 +14,11 @@ from mgs_trl.arguments import ELSEWHERE, build_config
 from mgs_trl.check import check
 from mgs_trl.domains.datasets import DomainRows, combine, load_domain
 from mgs_trl.domains.templates import find_template
-from mgs_trl.mix import DomainMix
 from mgs_trl.recipe import DatasetSpec, find_recipe, load_recipe, recipes_directory, shipped_recipes
 from mgs_trl.rollouts.sampling import parse_sampling
 from mgs_trl.strategies.stages import stages_of
 from mgs_trl.study.miniature import miniature_dir
+from mgs_trl.training.mix import DomainMix
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "data"

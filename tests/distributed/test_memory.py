@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mgs_trl import MGSConfig
-from mgs_trl.layout import Layout
-from mgs_trl.memory import estimate
+from mgs_trl.ranks.layout import Layout
+from mgs_trl.ranks.memory import estimate
 from tests.distributed.cases import BF16, FEWER_ENGINES
 
 

@@ -122,7 +122,7 @@ def test_what_the_main_process_meets_stops_the_others_too(tmp_path, monkeypatch)
     def received(outcome: list, from_process: int) -> None:
         outcome[1] = sent
 
-    monkeypatch.setattr("mgs_trl.agreement.broadcast_object_list", received)
+    monkeypatch.setattr("mgs_trl.ranks.agreement.broadcast_object_list", received)
     with scripted_server(60) as server, pytest.raises(RuntimeError, match=r"^no vLLM server answered$"):
         with served(config(tmp_path, server), lambda: 0):
             pass

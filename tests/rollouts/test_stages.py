@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mgs_trl.build import build_trainer, release
 from mgs_trl.recipe import load_recipe
 from mgs_trl.rollouts.colocated import _engine_model
-from mgs_trl.staged import train_strategy
+from mgs_trl.runs.staged import train_strategy
 from tests.unit.recipes.conftest import make_directory
 
 pytest.importorskip("vllm", reason="vllm is not installed")

@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from mgs_trl.metrics_log import COMMAND, describe_start
 from mgs_trl.recipe import load_recipe, parse_recipe, recipe_yaml, write_recipe
-from mgs_trl.redact import find_hidden
-from mgs_trl.resumed import changed_keys, warn_of_changes
-from mgs_trl.staged import train_strategy
+from mgs_trl.records.metrics_log import COMMAND, describe_start
+from mgs_trl.records.redact import find_hidden
+from mgs_trl.runs.resumed import changed_keys, warn_of_changes
+from mgs_trl.runs.staged import train_strategy
 from mgs_trl.train import main
 
 RECIPE = """

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mgs_trl import MGSConfig, MGSTrainer
-from mgs_trl.layout import check_launch, check_processes, check_saves_whole, check_tensor_parallel
+from mgs_trl.ranks.layout import check_launch, check_processes, check_saves_whole, check_tensor_parallel
 from mgs_trl.train import main
 from tests.support.rollouts import prompts, reward
 from tests.unit.recipes.test_train import SMALL

@@ -7,8 +7,8 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from mgs_trl import MGSConfig, MGSTrainer
-from mgs_trl.layout import Layout, launch_layout
-from mgs_trl.memory import GIB, check_fits, count_parameters, empty_policy, estimate, with_adapter
+from mgs_trl.ranks.layout import Layout, launch_layout
+from mgs_trl.ranks.memory import GIB, check_fits, count_parameters, empty_policy, estimate, with_adapter
 from mgs_trl.train import main
 from tests.support.rollouts import prompts, reward
 

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from mgs_trl.build import build_trainer
-from mgs_trl.checkpoints import last_checkpoint
 from mgs_trl.recipe import load_recipe, output_of
-from mgs_trl.staged import train_strategy
+from mgs_trl.records.checkpoints import last_checkpoint
+from mgs_trl.runs.staged import train_strategy
 from mgs_trl.strategies.stages import stages_of
 from mgs_trl.train import main
 from tests.support.trackers import tensorboard_scalars, wandb_runs
@@ -128,7 +128,7 @@ def test_trackio_shows_each_stage_with_its_evaluation(miniature, tmp_path, monke
 
 def test_an_interrupted_sequence_goes_on_with_its_stage(miniature, sequence, tmp_path, monkeypatch, capsys):
     """S1: the first stage is not trained again, the second goes on from its checkpoint."""
-    import mgs_trl.interrupt as interrupt
+    import mgs_trl.runs.interrupt as interrupt
 
     command = ["miniature", *SETTINGS, SEQUENCE, f"trainer.output_dir={tmp_path}"]
     agreed = interrupt.StopOnSignal._agreed

@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from mgs_trl.progress import progress_line
-from mgs_trl.summary import closing_tables, conflicts, heldout_scores
+from mgs_trl.runs.progress import progress_line
+from mgs_trl.runs.summary import closing_tables, conflicts, heldout_scores
 
 LOG = [
     {"step": 0, "eval_domain/math/reward": 0.25, "eval_domain/chat/reward": -1.0},

@@ -18,10 +18,10 @@ from transformers import TrainerControl
 
 from mgs_trl.blame import refused
 from mgs_trl.check import check
-from mgs_trl.checkpoints import last_checkpoint
-from mgs_trl.interrupt import StopOnSignal
-from mgs_trl.metrics_log import COMMAND
 from mgs_trl.recipe import load_recipe
+from mgs_trl.records.checkpoints import last_checkpoint
+from mgs_trl.records.metrics_log import COMMAND
+from mgs_trl.runs.interrupt import StopOnSignal
 from mgs_trl.strategies import mean_weights
 from mgs_trl.train import _again, _parse, main
 

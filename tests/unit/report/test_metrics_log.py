@@ -4,8 +4,8 @@ import json
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from mgs_trl.checkpoints import read_run_id
-from mgs_trl.metrics_log import MetricsLog
+from mgs_trl.records.checkpoints import read_run_id
+from mgs_trl.records.metrics_log import MetricsLog
 
 
 def log(callback, args, step, **values):

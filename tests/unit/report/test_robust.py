@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgs_trl.redact import redact, redact_command
+from mgs_trl.records.redact import redact, redact_command
 from mgs_trl.report import write_report
 from mgs_trl.report.__main__ import main
 from mgs_trl.report.charts import MAX_POINTS

@@ -7,7 +7,7 @@ import pytest
 from transformers import TrainerCallback
 
 from mgs_trl import MGSConfig, MGSTrainer
-from mgs_trl.metrics import rows_met_first
+from mgs_trl.training.metrics import rows_met_first
 from tests.support.rollouts import ScriptedRollouts, prompts
 from tests.unit.trainer.conftest import SETTINGS
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from mgs_trl import MGSConfig
-from mgs_trl.layout import Layout, launch_layout
-from mgs_trl.memory import GIB, check_fits, estimate
+from mgs_trl.ranks.layout import Layout, launch_layout
+from mgs_trl.ranks.memory import GIB, check_fits, estimate
 
 
 @pytest.fixture

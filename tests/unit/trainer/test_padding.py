@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from mgs_trl import MGSTrainer
-from mgs_trl.padding import can_do_without_padding, positions_are_relative, trim
+from mgs_trl.training.padding import can_do_without_padding, positions_are_relative, trim
 from tests.support.reference import relative_error
 
 WORDS = {"chat": 40, "instruction_following": 9, "math": 3}

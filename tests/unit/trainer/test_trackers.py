@@ -11,7 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from mgs_trl import MGSConfig, MGSTrainer
-from mgs_trl.trackers import open_trackers, tracked
+from mgs_trl.runs.trackers import open_trackers, tracked
 from tests.support.rollouts import DOMAINS, prompts, reward
 from tests.support.trackers import tensorboard_scalars, wandb_runs
 

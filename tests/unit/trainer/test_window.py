@@ -7,7 +7,7 @@ import pytest
 import torch
 from trl import GRPOTrainer
 
-from mgs_trl.window import WindowShape, check_rows, cut_windows, gather_rows
+from mgs_trl.training.window import WindowShape, check_rows, cut_windows, gather_rows
 
 WIDEST = 7  # of another rank's completions
 

@@ -60,7 +60,7 @@ sys.path[:0] = [{here!r}, {root!r}]
 import test_reward_model as parts
 from accelerate import Accelerator
 from accelerate.utils import gather
-from mgs_trl.agreement import rewards_of_all_ranks
+from mgs_trl.ranks.agreement import rewards_of_all_ranks
 from mgs_trl.verifiers import RewardModelVerifier, VerifierError, build_verifier
 accelerator = Accelerator(cpu=True)
 rank, case = accelerator.process_index, {case!r}

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mgs_trl.adapter import holds_adapter
+from mgs_trl.policies.adapter import holds_adapter
 
 
 def is_local(name: str) -> bool:

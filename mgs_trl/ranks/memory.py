@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mgs_trl.config import MGSConfig
-from mgs_trl.layout import Layout
+from mgs_trl.ranks.layout import Layout
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 GIB = 2**30

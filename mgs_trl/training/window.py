@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mgs_trl.domains.exchange import Deal, deal_rows, token_imbalance
 from mgs_trl.domains.schedule import RowRange, plan_window
-from mgs_trl.padding import trim
+from mgs_trl.training.padding import trim
 
 #: Loss types of TRL whose loss is a mean over the rows of a micro-batch, so that a part of the rows counts by its
 #: share of them. `bnpo` is a mean over the micro-batch's tokens; all others are sums with one normaliser per window.

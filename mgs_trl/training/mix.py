@@ -10,7 +10,7 @@ from transformers.training_args import OptimizerNames
 
 from mgs_trl.config import MGSConfig, mapping
 from mgs_trl.domains.schedule import check_mixture, quotas
-from mgs_trl.window import ROW_MEAN_LOSSES, TOKEN_MEAN_LOSSES
+from mgs_trl.training.window import ROW_MEAN_LOSSES, TOKEN_MEAN_LOSSES
 
 #: Loss types of TRL 1.16 with one normaliser per generation batch: a block of rows needs no scale of its own.
 WINDOW_SUM_LOSSES = ("dapo", "cispo", "vespo")

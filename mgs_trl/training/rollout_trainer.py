@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 from trl import GRPOTrainer
 
-from mgs_trl.advantages import domain_advantages, needs_domain_statistics
-from mgs_trl.agreement import rewards_of_all_ranks
 from mgs_trl.config import MGSConfig
 from mgs_trl.engines import reshard
-from mgs_trl.metrics import DomainMetrics, add_rollout_metrics, rows_met_first
-from mgs_trl.mix import DomainMix
-from mgs_trl.resumable import ResumableTrainer
+from mgs_trl.ranks.agreement import rewards_of_all_ranks
 from mgs_trl.rollouts.sampling import DomainSampling, by_row, check_tools, ended
 from mgs_trl.rollouts.served import served_context
 from mgs_trl.rollouts.temperature import TemperatureChoice
-from mgs_trl.window import RowBlock
+from mgs_trl.training.advantages import domain_advantages, needs_domain_statistics
+from mgs_trl.training.metrics import DomainMetrics, add_rollout_metrics, rows_met_first
+from mgs_trl.training.mix import DomainMix
+from mgs_trl.training.resumable import ResumableTrainer
+from mgs_trl.training.window import RowBlock
 
 
 class RolloutTrainer(ResumableTrainer):

@@ -1,0 +1,1 @@
+"""Parts of `MGSTrainer`: which rows go through the model when, advantages, metrics."""
