@@ -7,8 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
 
-from mgs_trl import MGSConfig, MGSTrainer, rollout_trainer
+from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.rollouts.sampling import parse_sampling
+from mgs_trl.training import rollout_trainer
 from tests.support.rollouts import DOMAINS, ScriptedRollouts, prompts, reward
 from tests.unit.trainer.conftest import SETTINGS
 
