@@ -3,7 +3,9 @@
 Both take many vectors at once, as small ones would otherwise be spent on calls and on waiting for threads.
 """
 
+import importlib.util
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +30,10 @@ def add_gramians(out: Tensor, vectors: Sequence[Sequence[Tensor | None]], module
             and on any device; None for zeros.
         modules: for each vector the module that it belongs to.
     """
+    kernels = _kernels(out.device, vectors)
+    if kernels is not None:
+        kernels.add_products(out, vectors, modules)
+        return
     count = out.shape[1]
     chunks = cut([_length(vector) for vector in vectors], out.device)
     if not chunks:
@@ -82,6 +88,10 @@ def _combine_on(
     weights: Sequence[Sequence[float]],
 ) -> None:
     """`combine_all` of what is on one device."""
+    kernels = _kernels(device, vectors, out)
+    if kernels is not None:
+        kernels.write_combinations(out, vectors, weights)
+        return
     chunks = cut([target.numel() for target in out], device)
     size = max((chunk.stop - chunk.start for chunk in chunks), default=0)
     most = max(len(vector) for vector in vectors)
@@ -121,3 +131,12 @@ def _combine_chunk(out: Tensor, parts: Sequence[tuple[Tensor, float]], scratch: 
 
 def _length(vector: Sequence[Tensor | None]) -> int:
     return next((gradient.numel() for gradient in vector if gradient is not None), 0)
+
+
+def _kernels(device: torch.device, vectors: Sequence[Sequence[Tensor | None]], out: Sequence[Tensor] = ()) -> Any:
+    """The module with kernels that do the same faster; None where there are none for these tensors."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    from mgs_trl.surgery import fused
+
+    return fused if fused.fits(device, vectors, out) and fused.works(device) else None

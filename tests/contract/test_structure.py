@@ -50,7 +50,7 @@ def in_package(name: str) -> list[Path]:
 
 def test_surgery_knows_only_torch():
     for path in in_package("surgery"):
-        assert third_party(path) <= {"torch"}, path
+        assert third_party(path) <= ({"torch", "triton"} if path.name == "kernels.py" else {"torch"}), path
         assert all(name.startswith("mgs_trl.surgery") for name in ours(path)), path
 
 
