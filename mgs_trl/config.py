@@ -16,6 +16,7 @@ from mgs_trl.surgery.modules import GRANULARITIES, KINDS
 
 DTYPES = ("float32", "bfloat16", "float64")
 SCALES = ("group", "batch", "none")
+AT_LEAST_ZERO = ("learning_rate", "weight_decay", "adam_epsilon", "num_train_epochs", "beta", "epsilon", "epsilon_high")
 MAPPINGS = ("mixture", "domain_weights", "sampling", "server")
 
 
@@ -116,7 +117,7 @@ class MGSConfig(GRPOConfig):
         self._check_surgery()
         self._check_rollouts()
         super().__post_init__()
-        self._check_counts()
+        self._check_ranges()
         parse_sampling(self)
         if self.surgery_seed is None:
             self.surgery_seed = self.seed
@@ -154,8 +155,14 @@ class MGSConfig(GRPOConfig):
         if self.mixture is not None:
             check_mixture(mapping(self.mixture), list(mapping(self.mixture)))
 
-    def _check_counts(self) -> None:
-        """What TRL divides by, and what it compares with its choices in the middle of a step."""
+    def _check_ranges(self) -> None:
+        """What TRL and torch would divide by, train with the wrong sign, or refuse in the middle of a run."""
+        for name in AT_LEAST_ZERO:
+            if (value := getattr(self, name)) is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"{name} is {value!r}, but it must be a finite number, 0 or more.")
+        for name in ("adam_beta1", "adam_beta2"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {value!r}, but it must be at least 0 and below 1.")
         for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but it must be at least 1.")
