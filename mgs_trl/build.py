@@ -31,17 +31,10 @@ if TYPE_CHECKING:
 Weighted = list[tuple[Callable[..., Any], float]]
 
 # What evaluations log besides rewards: of each domain, and of all rows (beginnings of names).
-LOGGED = ("reward_std", "mean_length", "max_length", "tokens", "clipped_ratio", "unscored_ratio", "infinite_ratio")
-LOGGED_BY_TRL = (
-    "completions/",
-    "clip_ratio/",
-    "sampling/",
-    "tools/",
-    "verifier/",
-    "entropy",
-    "kl",
-    "frac_reward_zero_std",
-)
+LOGGED = ("reward_std", "frac_zero_std", "mean_length", "max_length", "tokens", "clipped_ratio", "unscored_ratio",
+          "infinite_ratio")  # fmt: skip
+LOGGED_BY_TRL = ("completions/", "clip_ratio/", "sampling/", "tools/", "verifier/", "entropy", "kl",
+                 "frac_reward_zero_std")  # fmt: skip
 
 
 @dataclass
