@@ -335,7 +335,7 @@ UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
     [
         ([*UNSEEN, "trainer.eval_strategy=epoch"], ["trainer.eval_strategy is 'epoch'", "eval_dataset"]),
         (["trainer.domain_weights={math: 1, chta: 2}"], ["domain_weights", "chta"]),
-        (["strategy={fixed_weights: {weights: {math: 1}}}"], ["domain_weights", "['math']"]),
+        (["strategy={fixed_weights: {weights: {math: 1}}}", "trainer.balance=none"], ["domain_weights", "['math']"]),
         (["strategy={single: {domain: math}}", "trainer.domain_weights={math: 1, chat: 2}"], ["domain_weights"]),
         (["trainer.loss_type=grppo"], ["loss_type", "'grppo'"]),
         (["trainer.optim=galore_adamw_layerwise"], ["optim", "during backward"]),
