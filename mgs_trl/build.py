@@ -152,17 +152,21 @@ def check_evaluation(recipe: Recipe, config: MGSConfig) -> None:
 
 
 def check_best_metric(recipe: Recipe, config: MGSConfig, verifiers: Mapping[str, Weighted]) -> None:
-    """Raises ValueError if checkpoints are to be compared by a metric that no evaluation of this run logs."""
+    """Raises ValueError if checkpoints are to be compared by a metric that no evaluation of this run logs, or by GRPO's
+    loss: it is zero or the KL term, so the first checkpoint would be the best."""
     if (name := config.metric_for_best_model) is None:
         return
     heldout = [domain for domain, spec in recipe.domains.items() if spec.eval_dataset is not None]
+    if not heldout:
+        raise ValueError(f"trainer.metric_for_best_model is {name!r}, but no domain has an eval_dataset.")
     functions = [getattr(function, "__name__", "") for domain in heldout for function, _ in verifiers[domain]]
-    known = ["loss", "reward", *(f"domain/{d}/reward" for d in heldout), *(f"rewards/{f}/mean" for f in functions)]
+    known = ["reward", *(f"domain/{d}/reward" for d in heldout), *(f"rewards/{f}/mean" for f in functions)]
     others = [*(f"domain/{d}/{value}" for d in heldout for value in LOGGED), *(f"rewards/{f}/std" for f in functions)]
     metric = name.removeprefix("eval_")
     if metric not in (*known, *others) and not metric.startswith(LOGGED_BY_TRL):
+        is_loss = " (the default), which tells no policy from another in GRPO" if metric == "loss" else ""
         raise ValueError(
-            f"trainer.metric_for_best_model is {name!r}, but evaluations have {', '.join(known)}."
+            f"trainer.metric_for_best_model is {name!r}{is_loss}, but it must be one of {', '.join(known)}."
             + did_you_mean(metric, known)
         )
 

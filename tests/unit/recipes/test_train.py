@@ -353,7 +353,11 @@ UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
             ["'eval_domain/maths/reward'", "Did you mean 'domain/math/reward'?"],
         ),
         (["trainer.metric_for_best_model=rewards/math/mean"], ["Did you mean 'rewards/math/math_verify/mean'?"]),
-        ([*UNSEEN, "trainer.metric_for_best_model=domain/math/reward"], ["evaluations have loss, reward."]),
+        ([*UNSEEN, "trainer.metric_for_best_model=domain/math/reward"], ["no domain has an eval_dataset"]),
+        (
+            ["trainer.lr_scheduler_type=reduce_lr_on_plateau", "trainer.eval_strategy=epoch"],
+            ["is 'loss' (the default)", "one of reward, domain/math"],
+        ),
         (["trainer.surgery_top_modules=8"], ["surgery_top_modules is 8", "only 7 modules"]),
         (["trainer.surgery_exclude=[attention,mlp,norm,embedding,head]"], ["surgery_exclude is", "act on none"]),
         (["trainer.temperature=0"], ["temperature is 0", "greater than 0"]),
