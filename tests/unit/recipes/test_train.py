@@ -345,7 +345,17 @@ UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
         (["trainer.gradient_accumulation_steps=0"], ["gradient_accumulation_steps is 0", "at least 1"]),
         (["trainer.learning_rate=-1"], ["learning_rate is -1", "0 or more"]),
         (["trainer.beta=-0.1"], ["beta is -0.1", "0 or more"]),
-        (["trainer.epsilon=nan"], ["epsilon is nan", "finite number"]),
+        (["trainer.entropy_coef=nan"], ["entropy_coef is nan", "must be a number"]),
+        (["trainer.epsilon_high=inf"], ["epsilon_high is inf", "finite and 0 or more"]),
+        (["trainer.adam_epsilon=0"], ["adam_epsilon is 0", "greater than 0"]),
+        (["trainer.delta=-1"], ["delta is -1", "greater than 0"]),
+        (["trainer.ref_model_sync_steps=0"], ["ref_model_sync_steps is 0", "at least 1"]),
+        (["trainer.steps_per_generation=0"], ["steps_per_generation is 0", "at least 1"]),
+        (["trainer.importance_sampling_level=tokens"], ["'tokens'", "Did you mean 'token'?"]),
+        (
+            ["trainer.multi_objective_aggregation=normalise_then_sum"],
+            ["'normalise_then_sum'", "Did you mean 'normalize_then_sum'?"],
+        ),
         (["trainer.num_train_epochs=-1"], ["num_train_epochs is -1", "0 or more"]),
         (["trainer.adam_beta2=1"], ["adam_beta2 is 1", "below 1"]),
         (
