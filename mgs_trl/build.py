@@ -1,7 +1,7 @@
 """From a recipe to a trainer. Everything that can be wrong is found before a model is loaded."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from mgs_trl.domains.templates import find_template
 from mgs_trl.policies.adapter import adapter_config, remove_adapter
 from mgs_trl.policies.path import check_model_path
 from mgs_trl.ranks.layout import check_launch, check_saves_whole
-from mgs_trl.recipe import DatasetSpec, Recipe, output_of
+from mgs_trl.recipe import DatasetSpec, Recipe, did_you_mean, output_of
 from mgs_trl.strategies import trained_domains
 from mgs_trl.verifiers import RewardModelVerifier, Verifier, build_verifier
 
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from mgs_trl.trainer import MGSTrainer
 
 Weighted = list[tuple[Callable[..., Any], float]]
+
+# What evaluations log besides rewards: of each domain, and of all rows (beginnings of names).
+LOGGED = ("reward_std", "frac_zero_std", "mean_length", "max_length", "tokens", "clipped_ratio", "unscored_ratio",
+          "infinite_ratio")  # fmt: skip
+LOGGED_BY_TRL = ("completions/", "clip_ratio/", "sampling/", "tools/", "verifier/", "entropy", "kl",
+                 "frac_reward_zero_std")  # fmt: skip
 
 
 @dataclass
@@ -58,6 +64,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     check_quotas(recipe, config)
     check_evaluation(recipe, config)
     verifiers = build_verifiers(recipe)
+    check_best_metric(recipe, config, verifiers)
     tokenizer = load_tokenizer(recipe)
     check_reward_models(recipe, verifiers)
     data = load_data(recipe, verifiers)
@@ -142,6 +149,26 @@ def check_evaluation(recipe: Recipe, config: MGSConfig) -> None:
         config.check_evaluation_batch()
     elif (when := IntervalStrategy(config.eval_strategy).value) != "no":
         raise ValueError(f"trainer.eval_strategy is {when!r}, but no domain has an eval_dataset.")
+
+
+def check_best_metric(recipe: Recipe, config: MGSConfig, verifiers: Mapping[str, Weighted]) -> None:
+    """Raises ValueError if checkpoints are to be compared by a metric that no evaluation of this run logs, or by GRPO's
+    loss: it is zero or the KL term, so the first checkpoint would be the best."""
+    if (name := config.metric_for_best_model) is None:
+        return
+    heldout = [domain for domain, spec in recipe.domains.items() if spec.eval_dataset is not None]
+    if not heldout:
+        raise ValueError(f"trainer.metric_for_best_model is {name!r}, but no domain has an eval_dataset.")
+    functions = [getattr(function, "__name__", "") for domain in heldout for function, _ in verifiers[domain]]
+    known = ["reward", *(f"domain/{d}/reward" for d in heldout), *(f"rewards/{f}/mean" for f in functions)]
+    others = [*(f"domain/{d}/{value}" for d in heldout for value in LOGGED), *(f"rewards/{f}/std" for f in functions)]
+    metric = name.removeprefix("eval_")
+    if metric not in (*known, *others) and not metric.startswith(LOGGED_BY_TRL):
+        is_loss = " (the default), which tells no policy from another in GRPO" if metric == "loss" else ""
+        raise ValueError(
+            f"trainer.metric_for_best_model is {name!r}{is_loss}, but it must be one of {', '.join(known)}."
+            + did_you_mean(metric, known)
+        )
 
 
 def check_rows(train: Sequence[DomainRows], config: MGSConfig) -> None:

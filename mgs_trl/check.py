@@ -94,7 +94,7 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     from transformers.integrations import get_reporting_integration_callbacks
 
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
-    from mgs_trl.build import build_verifiers, check_evaluation, check_quotas, check_reward_models
+    from mgs_trl.build import build_verifiers, check_best_metric, check_evaluation, check_quotas, check_reward_models
     from mgs_trl.config import mapping
     from mgs_trl.ranks.layout import check_saves_whole, check_tensor_parallel
     from mgs_trl.rollouts.sampling import parse_sampling
@@ -112,6 +112,7 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     with refused("trainer.report_to", (ValueError,)):
         get_reporting_integration_callbacks(config.report_to)
     plan = Plan(recipe, config, ranks, quotas, build_verifiers(recipe), sampling_by_domain(recipe))
+    check_best_metric(recipe, config, plan.verifiers)
     if config.use_cpu and (config.bf16 or config.fp16):
         plan.unchecked.append("mixed precision (no GPU here)")
     tokenizer = _tokenizer(plan)
@@ -145,7 +146,7 @@ def _check_policy(plan: Plan) -> None:
     from mgs_trl.ranks.layout import launch_layout
     from mgs_trl.ranks.memory import check_fits, count_parameters, empty_policy, estimate, with_adapter
     from mgs_trl.surgery import partition_model
-    from mgs_trl.surgery.choices import check_excluded
+    from mgs_trl.surgery.choices import check_operated
 
     spec, adapter = plan.recipe.model, adapter_config(plan.recipe.peft)
     unset_hf_deepspeed_config()  # under ZeRO-3 transformers would deal the model out to ranks, and there are none
@@ -160,8 +161,10 @@ def _check_policy(plan: Plan) -> None:
     config, plan.modules = plan.config, {}
     if config.separates_domains and len(plan.quotas) > 1:
         modules = partition_model(policy, config.granularity)
-        check_excluded("trainer.surgery_exclude", config.surgery_exclude, modules)
-        plan.modules = dict(Counter(module.kind for module in modules))
+        rule = config.surgery_rule()
+        check_operated("trainer.", rule.exclude, rule.top_modules, modules)
+        measured = config.surgery in ("none", "observe")  # what is measured, or weighted, is every module
+        plan.modules = dict(Counter(m.kind for m in modules if measured or m.kind not in rule.exclude))
     dtype = {None: "float32", "auto": stored}.get(spec.dtype, spec.dtype)  # TRL loads in float32 unless told otherwise
     parameters, trained = count_parameters(policy)
     layout = launch_layout(config, plan.ranks)
@@ -258,7 +261,11 @@ def _modules(plan: Plan) -> str:
         return "not known" if plan.modules is None else "no surgery"
     if plan.config.granularity == "global":
         return "the whole model"
-    return ", ".join(f"{count} {kind}" for kind, count in plan.modules.items())
+    counts = ", ".join(f"{count} {kind}" for kind, count in plan.modules.items())
+    top = plan.config.surgery_top_modules
+    if top is None or plan.config.surgery in ("none", "observe"):
+        return counts
+    return f"the largest {top:g} of {counts}"
 
 
 def _without_rows(plan: Plan, name: str) -> str:

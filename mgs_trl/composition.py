@@ -5,7 +5,7 @@ builds on another, so what means something only as a whole is replaced as a whol
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,12 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 DATASETS = ("dataset", "eval_dataset")
 
@@ -43,7 +48,9 @@ def compose(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, An
     except MissingMandatoryValue as error:
         raise ValueError(f"recipe {path.name} leaves {error.full_key} open (???); give it a value.") from None
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(f"recipe {path.name} cannot be composed: {first_line(error)}") from None
+        meant = isinstance(error, GrammarParseError | InterpolationResolutionError)
+        hint = r" Where ${ is meant as text, write \${." if meant else ""
+        raise ValueError(f"recipe {path.name} cannot be composed: {first_line(error)}{hint}") from None
     except Exception as error:  # a YAML error has a module of its own under hydra's loader
         if type(error).__module__.split(".")[0] != "yaml":
             raise
@@ -52,9 +59,18 @@ def compose(path: Path, overrides: Sequence[str], shipped: Path) -> dict[str, An
     return {str(key): value for key, value in resolved.items()}
 
 
+def literal(value: Any) -> Any:
+    """Plain data in which no text is an interpolation any more: OmegaConf reads it as it stands here."""
+    if isinstance(value, Mapping):
+        return {key: literal(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [literal(inner) for inner in value]
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
+
+
 def override_value(path: Path | str) -> str:
     """A path or a name as the value of a hydra override: quoted where hydra's grammar asks for it."""
-    text = str(path)
+    text = literal(str(path))
     if re.fullmatch(r"[A-Za-z0-9_/.+-]+", text):
         return text
     quoted = re.sub(r'(\\*)"', r'\1\1\\"', text)  # hydra reads a backslash as such unless a quote follows

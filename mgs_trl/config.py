@@ -1,6 +1,7 @@
 """MGSConfig: TRL's GRPOConfig and the fields of multi-domain training."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,8 +16,20 @@ from mgs_trl.surgery.methods import BALANCES, SurgeryRule, check_method
 from mgs_trl.surgery.modules import GRANULARITIES, KINDS
 
 DTYPES = ("float32", "bfloat16", "float64")
-SCALES = ("group", "batch", "none")
 MAPPINGS = ("mixture", "domain_weights", "sampling", "server")
+
+# What TRL and torch would divide by, train with the wrong sign, or refuse in the middle of a run; None is left open.
+AT_LEAST_ONE = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations", "steps_per_generation",
+                "ref_model_sync_steps")  # fmt: skip
+AT_LEAST_ZERO = ("learning_rate", "weight_decay", "num_train_epochs", "beta", "epsilon", "epsilon_high",
+                 "dataloader_num_workers", "seed")  # fmt: skip
+ABOVE_ZERO = ("adam_epsilon", "delta", "repetition_penalty")
+BELOW_ONE = ("adam_beta1", "adam_beta2")
+CHOICES = {
+    "scale_rewards": ("group", "batch", "none"),
+    "importance_sampling_level": ("token", "sequence"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+}
 
 
 @dataclass
@@ -116,7 +129,7 @@ class MGSConfig(GRPOConfig):
         self._check_surgery()
         self._check_rollouts()
         super().__post_init__()
-        self._check_counts()
+        self._check_ranges()
         parse_sampling(self)
         if self.surgery_seed is None:
             self.surgery_seed = self.seed
@@ -154,12 +167,22 @@ class MGSConfig(GRPOConfig):
         if self.mixture is not None:
             check_mixture(mapping(self.mixture), list(mapping(self.mixture)))
 
-    def _check_counts(self) -> None:
-        """What TRL divides by, and what it compares with its choices in the middle of a step."""
-        for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, but it must be at least 1.")
-        check_choice("scale_rewards", self.scale_rewards, SCALES)
+    def _check_ranges(self) -> None:
+        for name, value in vars(self).items():
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{name} is nan, but it must be a number.")
+        for names, fits, allowed in (
+            (AT_LEAST_ONE, lambda x: x >= 1, "at least 1"),
+            (AT_LEAST_ZERO, lambda x: 0 <= x < math.inf, "finite and 0 or more"),
+            (ABOVE_ZERO, lambda x: 0 < x < math.inf, "finite and greater than 0"),
+            (BELOW_ONE, lambda x: 0 <= x < 1, "at least 0 and below 1"),
+        ):
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not (isinstance(value, (int, float)) and fits(value)):
+                    raise ValueError(f"{name} is {value!r}, but it must be a number, {allowed}.")
+        for name, choices in CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
 
     def _check_rollouts(self) -> None:
         _check_count("weight_check_syncs", self.weight_check_syncs)

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from mgs_trl.composition import compose, first_line
+from mgs_trl.composition import compose, first_line, literal
 from mgs_trl.records.redact import HIDDEN, find_hidden, redact_recipe
 from mgs_trl.rollouts.settings import ServerSettings
 
@@ -229,7 +229,7 @@ def parse_recipe(content: Mapping[str, Any]) -> Recipe:
     used = {key: value for key, value in content.items() if key not in ("vars", "study")}  # a run reads neither
     if (hidden := find_hidden(used)) is not None:
         raise ValueError(f"{hidden} has {HIDDEN} where a run left out a credential; give it again.")
-    merged = _typed(_expand(content))
+    merged = _typed(literal(_expand(content)))
     recipe = OmegaConf.to_object(merged)
     assert isinstance(recipe, Recipe)
     recipe.model.name_or_path = os.path.expanduser(recipe.model.name_or_path)
@@ -244,12 +244,12 @@ def output_of(recipe: Recipe, default: str = "trainer_output") -> Path:
 
 def recipe_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML, credentials and all; loading it gives the same recipe."""
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(recipe)))
+    return OmegaConf.to_yaml(OmegaConf.create(literal(dataclasses.asdict(recipe))))
 
 
 def shown_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML, without its credentials."""
-    return OmegaConf.to_yaml(OmegaConf.create(redact_recipe(dataclasses.asdict(recipe))))
+    return OmegaConf.to_yaml(OmegaConf.create(literal(redact_recipe(dataclasses.asdict(recipe)))))
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:

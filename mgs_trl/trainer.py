@@ -28,7 +28,7 @@ from mgs_trl.rollouts.served import served
 from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, partition_model
-from mgs_trl.surgery.choices import check_excluded
+from mgs_trl.surgery.choices import check_operated
 from mgs_trl.training.metrics import DomainMetrics, kl_of_tokens
 from mgs_trl.training.mix import DomainMix, check_supported
 from mgs_trl.training.padding import can_do_without_padding
@@ -212,8 +212,9 @@ class MGSTrainer(RolloutTrainer):
         if not args.separates_domains:
             return
         modules = partition_model(unwrapped, args.granularity)
-        check_excluded("surgery_exclude", args.surgery_exclude, modules)
-        self._surgeon = Surgeon(self.mix.domains, modules, args.surgery_rule(self.mix.factors), args.gramian_ema)
+        rule = args.surgery_rule(self.mix.factors)
+        check_operated("", rule.exclude, rule.top_modules, modules)
+        self._surgeon = Surgeon(self.mix.domains, modules, rule, args.gramian_ema)
         if self._loaded_state is not None:
             self._surgeon.load_state_dict(self._loaded_state)
         self._collector = DomainGradients(

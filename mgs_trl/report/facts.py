@@ -123,7 +123,8 @@ def weight_sentences(conflicts: Conflicts, balance: Any = None, given: Any = Non
     balanced = isinstance(balance, str) and balance != "none"
     weighted = isinstance(given, Mapping) and any(value != 1 for value in given.values())
     factors = ", ".join(f"{name} {value:g}" for name, value in given.items()) if weighted else ""
-    if surgery == "none" and factors and not balanced:
+    idle = surgery in ("none", "observe")
+    if idle and factors and not balanced:
         return [f"There was no surgery: these are the weights that were set (domain_weights: {factors})."]
     if not weights.changed:
         return ["Every weight is 1: conflicts were measured and the update was left as the plain sum."]
@@ -134,9 +135,10 @@ def weight_sentences(conflicts: Conflicts, balance: Any = None, given: Any = Non
     kinds = np.array([[float(k == kind) for k in conflicts.kinds] for kind in conflicts.kind_names])
     per_domain, per_kind = weights.explained(np.ones((1, modules))), weights.explained(kinds)
     per_module, update = weights.explained(np.eye(modules)), weights.explained_update()
+    did = "balancing" if idle else "surgery"
     plain = ", ".join(f"{name} {_mean(conflicts.series[f'weight/{name}']):.3f}" for name in conflicts.domains)
     sentences = [
-        f"The constant weighting nearest to what surgery did: {constant}. The mean over steps, each counted alike, is "
+        f"The constant weighting nearest to what {did} did: {constant}. The mean over steps, each counted alike, is "
         f"{plain}; where it is far larger, steps with nearly no gradient of that domain were given large weights.",
         f"Weights departed from 1, the plain sum, by {weights.departure():.3g} (root mean square). Of that squared "
         f"departure, one constant per domain explains {per_domain:.0%}, one per domain and kind {per_kind:.0%}, one "
@@ -148,15 +150,17 @@ def weight_sentences(conflicts: Conflicts, balance: Any = None, given: Any = Non
             "Of the change to the update itself (squared norm), the best constant weights per domain reproduce "
             f"{update:.0%}."
         )
+    if factors:
+        sentences.append(f"The weights include those that were set (domain_weights: {factors}), not {did} alone.")
+    if idle:
+        return [*sentences, f"There was no surgery: these are the weights of balancing norms (balance: {balance})."]
     if balanced:
         sentences.append(f"The weights include the balancing of norms (balance: {balance}), not surgery alone.")
-    if factors:
-        sentences.append(f"The weights include those that were set (domain_weights: {factors}), not surgery alone.")
-    sentences.append(
+    return [
+        *sentences,
         "A run with these constant weights and no surgery is the control that tells reweighting from projection; this "
-        "report alone cannot say that surgery helped."
-    )
-    return sentences
+        "report alone cannot say that surgery helped.",
+    ]
 
 
 def _mean(values: Sequence[float]) -> float:

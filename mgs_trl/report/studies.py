@@ -124,7 +124,7 @@ def _tables(text: str) -> list[tuple[str, list[str], list[list[str]]]]:
             found.append((line.removeprefix("### "), [], []))
         elif line.startswith("| ") and found and not line.startswith("| ---"):
             _, header, rows = found[-1]
-            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            cells = [cell.strip().replace(r"\|", "|") for cell in line.strip("|").split(" | ")]
             rows.append(cells) if header else header.extend(cells)
     return found
 

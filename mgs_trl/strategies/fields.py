@@ -64,7 +64,7 @@ STRATEGIES: dict[str, Strategy] = {
     "balanced_global_surgery": Strategy({**_GGS, **_BALANCE}, {**_GLOBAL, **_BALANCED}),
     "smoothed_balanced_global_surgery": Strategy({**_GGS, **_SMOOTH}, {**_GLOBAL, **_SMOOTHED}),
     "rescaled": Strategy({"surgery": "rescaled", "granularity": "block"}, {"surgery": _other_than("rescaled")}),
-    "fixed_weights": Strategy(_NONE, _NO_SURGERY),
+    "fixed_weights": Strategy({**_NONE, "balance": "none"}, {**_NO_SURGERY, "balance": _other_than("none")}),
     # One of the recipe's domains; the others are evaluated only.
     "single": Strategy(_NONE, _NO_SURGERY),
     # Several runs of `single` (mgs_trl.strategies.stages): one after another, or apart and then merged.

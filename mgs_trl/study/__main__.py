@@ -240,7 +240,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m mgs_trl.study",
         description="Train every strategy of a study with the same seeds, and compare them on held-out prompts.",
     )
-    parser.add_argument("recipe", help="a .yaml file with the key study, or the name of a shipped recipe")
+    parser.add_argument("recipe", help="a .yaml file or the name of a shipped recipe")
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -71,14 +71,14 @@ def read_result(run: Run) -> Result:
 
 
 def _entropy(path: Path) -> dict[str, list[float]]:
-    """Means of thirds of a run, by domain; empty without a log."""
+    """Means of thirds of a run, by domain, over the logs that have a value; empty without a log."""
     if not path.is_file():
         return {}
     series: dict[str, list[float]] = {}
     for line in path.read_text().splitlines():
         for key, value in json.loads(line).items():
             parts = key.split("/")
-            if parts[0] == "domain" and parts[-1] == "entropy":
+            if parts[0] == "domain" and parts[-1] == "entropy" and value is not None:  # None: TRL's for NaN
                 series.setdefault("/".join(parts[1:-1]), []).append(value)
     cut = {name: [len(values) * i // 3 for i in range(4)] for name, values in series.items()}
     return {

@@ -12,6 +12,8 @@ from mgs_trl.study.plan import MEAN
 from mgs_trl.study.results import Cell, Results, Stage
 from mgs_trl.study.statistics import Difference, Mean
 
+BAR = r"\|"  # a bar inside a cell of markdown
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -141,4 +143,4 @@ def _difference(value: Difference) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"

@@ -55,7 +55,8 @@ def resolve_conflicts(
         seed, step: fix the projection order; pass the same on every rank.
         balance: `none`, `domain` or `module`: equal norms before surgery.
         exclude: kinds of module that get the plain sum (after balancing); at `layer` only embedding and head.
-        top_modules: surgery only on the modules of largest gradient norm: how many (int) or which share (float).
+        top_modules: of the others, surgery only on those of largest gradient norm: how many (int) or which share
+            (float).
 
     Returns:
         The combined gradient by parameter name, in each parameter's own shape and dtype, on its own device; and the

@@ -28,14 +28,23 @@ def check_exclude(name: str, kinds: Sequence[str], granularity: str) -> None:
         check_choice(f"{name} (granularity {granularity!r})", kind, allowed)
 
 
-def check_excluded(name: str, kinds: Sequence[str], modules: Iterable[Module]) -> None:
-    """Raises ValueError if no module is of one of `kinds`: leaving it out would do nothing."""
+def check_operated(
+    prefix: str, exclude: Sequence[str], top_modules: float | int | None, modules: Sequence[Module]
+) -> None:
+    """Raises ValueError for options that ask for other modules than there are, or leave surgery none to act on.
+
+    Args:
+        prefix: of the options' names, `surgery_exclude` and `surgery_top_modules`, in messages.
+        modules: those of the model.
+    """
     there = {module.kind for module in modules}
-    if absent := [kind for kind in kinds if kind not in there]:
-        raise ValueError(
-            f"{name} has {', '.join(map(repr, absent))}, but the kinds of the modules that are trained are "
-            f"{', '.join(sorted(there))}."
-        )
+    kinds = f"the kinds of the modules that are trained are {', '.join(sorted(there))}"
+    if absent := [kind for kind in exclude if kind not in there]:
+        raise ValueError(f"{prefix}surgery_exclude has {', '.join(map(repr, absent))}, but {kinds}.")
+    if there <= set(exclude):
+        raise ValueError(f"{prefix}surgery_exclude is {list(exclude)!r}, but {kinds}: surgery would act on none.")
+    if isinstance(top_modules, int) and top_modules > len(modules):
+        raise ValueError(f"{prefix}surgery_top_modules is {top_modules}, but there are only {len(modules)} modules.")
 
 
 def check_top_modules(name: str, value: Any) -> None:

@@ -48,7 +48,8 @@ class SurgeryRule:
         method: a name from `method_names()`.
         balance: `none`, `domain` (equal norms over the model) or `module` (equal norms within each module).
         exclude: kinds whose modules get the plain sum (after balancing).
-        top_modules: surgery only on the modules of largest gradient norm: how many (int), or which share (float).
+        top_modules: of the others, surgery only on those of largest gradient norm: how many (int), or which share
+            (float).
         seed: of the projection order.
         factors: of the domain gradients, before all else; empty for ones.
 
@@ -104,8 +105,8 @@ class SurgeryRule:
         if self.top_modules is not None:
             count = self.top_modules
             if isinstance(count, float):
-                count = max(1, round(count * len(kinds)))
-            norms = gramian.diagonal(dim1=1, dim2=2).sum(-1)
+                count = max(1, round(count * int(operated.sum())))
+            norms = gramian.diagonal(dim1=1, dim2=2).sum(-1).where(operated, -1.0)
             best = torch.zeros(len(kinds), dtype=torch.bool)
             best[norms.argsort(descending=True, stable=True)[:count]] = True
             operated &= best

@@ -9,9 +9,15 @@ from mgs_trl.train import main
     "changes, expected",
     [
         ([], "1 embedding, 1 attention, 1 mlp, 3 norm, 1 head"),
-        (["strategy=mixed", "trainer.balance=none", "trainer.gramian_ema=0"], "no surgery"),
+        (["strategy=mixed"], "no surgery"),
         (["strategy=global_surgery"], "the whole model"),
         (["peft={r: 2, target_modules: [q_proj]}"], "1 attention"),
+        (["trainer.surgery_exclude=[norm, mlp]"], "1 embedding, 1 attention, 1 head"),
+        (["strategy=observe", "trainer.surgery_exclude=[norm]"], "1 embedding, 1 attention, 1 mlp, 3 norm, 1 head"),
+        (
+            ["trainer.surgery_exclude=[norm]", "trainer.surgery_top_modules=2"],
+            "the largest 2 of 1 embedding, 1 attention, 1 mlp, 1 head",
+        ),
     ],
 )
 def test_the_modules_of_the_run_are_counted(miniature, capsys, changes, expected):

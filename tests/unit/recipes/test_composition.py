@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mgs_trl.composition import compose
-from mgs_trl.recipe import DatasetSpec, Recipe, load_recipe
+from mgs_trl.composition import compose, override_value
+from mgs_trl.recipe import DatasetSpec, Recipe, load_recipe, write_recipe
 from mgs_trl.train import main
 
 BASE = """
@@ -131,6 +131,24 @@ def test_interpolations_of_the_base_see_the_values_of_the_whole(tmp_path):
     )
     assert load_recipe(path).domains["chat"].verifier == {"reward_model": {"model": "new"}}
     assert load_recipe(path, ["vars.rm=x"]).domains["chat"].verifier == {"reward_model": {"model": "x"}}
+
+
+def test_a_text_may_hold_what_would_be_an_interpolation(tmp_path):
+    """Escaped in a recipe and in an override; the recipe that a run writes means the same text again."""
+    text = "domains: {math: {prompt_suffix: ' $\\${}^{2}$ and \\\\\\${vars.x}'}}\nvars: {x: 1}\n"
+    recipe = built(tmp_path, text)
+    assert recipe.domains["math"].prompt_suffix == " $${}^{2}$ and \\${vars.x}"
+    write_recipe(recipe, tmp_path / "again.yaml")
+    assert load_recipe(tmp_path / "again.yaml") == recipe
+    overrides = (r'domains.chat.system_prompt="Say \${name}."', f"model={override_value('/data/${x}/policy')}")
+    recipe = built(tmp_path, text, overrides)
+    assert (recipe.domains["chat"].system_prompt, recipe.model.name_or_path) == ("Say ${name}.", "/data/${x}/policy")
+
+
+@pytest.mark.parametrize("text", ["${name}", "${}^{2}", "${a"])
+def test_how_to_write_such_a_text_is_said(tmp_path, text):
+    with pytest.raises(ValueError, match=r"cannot be composed: .* Where \$\{ is meant as text, write \\\$\{\.$"):
+        built(tmp_path, f"domains: {{math: {{prompt_suffix: '{text}'}}}}\n")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def test_bad_strategies_are_one_sentence(strategy, words):
         ("balanced", {"balance": "none"}),
         ("balanced", {"surgery": "pcgrad"}),
         ("balanced", {"gramian_ema": 0.9}),
+        ({"fixed_weights": {"weights": {"chat": 2.0, "math": 0.5}}}, {"balance": "domain"}),
         ("smoothed_balanced_mgs", {"gramian_ema": 0.0}),
         ("smoothed_balanced_global_surgery", {"granularity": "block"}),
         ("normalized_advantage", {"scale_rewards": "group"}),
@@ -80,7 +81,8 @@ def test_bad_strategies_are_one_sentence(strategy, words):
     ],
 )
 def test_fields_that_make_it_another_strategy_are_refused(strategy, trainer):
-    with pytest.raises(ValueError, match=f"contradicts strategy '{strategy}'"):
+    name = strategy if isinstance(strategy, str) else next(iter(strategy))
+    with pytest.raises(ValueError, match=f"contradicts strategy '{name}'"):
         trainer_fields(recipe(trainer, strategy=strategy))
 
 

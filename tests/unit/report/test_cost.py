@@ -90,3 +90,17 @@ def test_weights_that_were_set_are_not_called_surgery(tmp_path):
     (run / "run.json").write_text(json.dumps(launches))
     write_report([run], tmp_path / "report.html")
     assert "that were set" not in text_of(tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("surgery", ["none", "observe"])
+def test_weights_of_balancing_alone_are_not_called_surgery(tmp_path, surgery):
+    run = write_run(tmp_path / "run")
+    launches = json.loads((run / "run.json").read_text())
+    own = launches["launches"][0]["settings"]
+    own |= {"surgery": surgery, "balance": "domain", "domain_weights": None}
+    (run / "run.json").write_text(json.dumps(launches))
+    write_report([run], tmp_path / "report.html")
+    text = text_of(tmp_path / "report.html")
+    assert "The constant weighting nearest to what balancing did: " in text
+    assert "There was no surgery: these are the weights of balancing norms (balance: domain)." in text
+    assert "not surgery alone" not in text and "the control that tells reweighting from projection" not in text

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mgs_trl.report import write_report
 from mgs_trl.report.intervals import _ticks, interval_plots
 from mgs_trl.report.studies import read_studies
+from mgs_trl.study.table import Grid
 
 from .logs import write_run
 
@@ -42,7 +43,7 @@ def test_scores_and_differences_stand_in_the_page(study, tmp_path):
     text = text_of(tmp_path / "report.html")
     assert "mgs − mixed 0.625 ± 0.03 ▲ +0.125 [+0.062, +0.188] 0.375 ± 0.04 −0.025 [−0.075, +0.025] 5 4 pairs" in text
     assert "mgs − global 0.625 ± 0.03 ▼ −0.250 [−0.300, −0.200]" in text
-    assert "mixed 0.5 ± – 0.5 ± – 1" in text
+    assert "mixed 0.5 0.5 1" in text  # one seed has no error
     assert "Of 2 differences of the mean, 1 leave out zero; chance alone would give about 0.1" in text
 
 
@@ -82,6 +83,7 @@ def test_the_rest_of_the_study_stands_in_the_page(study, tmp_path):
     (study / "study.md").write_text(
         "head\n### plain: held-out score\n\n| a | b |\n| --- | ---: |\n| shown already | 1 |\n\n"
         "### plain: sequential training\n\n| order | forgetting |\n| --- | ---: |\n| math > chat | -0.087 |\n"
+        + Grid("Runs without a result", ("run", "why"), [("plain/x/seed0", "int | None is no type")]).markdown()
     )
     (study / "study.yaml").write_text("model: {name_or_path: policy, kwargs: {token: hf_1}}\n")
     launch = {"command": "python -m mgs_trl.study x hub_token=hf_2", "time": "noon", "versions": {"torch": "2.13.0"}}
@@ -89,6 +91,7 @@ def test_the_rest_of_the_study_stands_in_the_page(study, tmp_path):
     write_report([study], tmp_path / "report.html")
     text = text_of(tmp_path / "report.html")
     assert "plain: sequential training order forgetting math &gt; chat -0.087" in text and "shown already" not in text
+    assert "Runs without a result run why plain/x/seed0 int | None is no type" in text
     assert "python -m mgs_trl.study x hub_token=(hidden)" in text and "torch 2.13.0" in text
     assert "name_or_path: policy" in text and "hf_1" not in text
     (study / "study.json").write_text("{")

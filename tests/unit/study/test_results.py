@@ -94,7 +94,7 @@ def test_entropy_by_thirds_of_the_log(tmp_path):
     content = {"regime": "default", "strategy": "mixed", "seed": 0, "checkpoint": 0, "settings": "s"}
     (tmp_path / "result.json").write_text(json.dumps({**content, "scores": {"a": 1.0, "b": 0.5}, "seconds": {}}))
     lines = [{"step": step, "domain/a/entropy": step} for step in (1, 2, 3, 4, 5, 6)]
-    lines[2:2] = [{"step": 2, "eval_domain/a/reward": 1.0}]
+    lines[2:2] = [{"step": 2, "eval_domain/a/reward": 1.0}, {"step": 2, "domain/a/entropy": None}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = read_result(run)
     assert result.entropy == {"a": [1.5, 3.5, 5.5]}

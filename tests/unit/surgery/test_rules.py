@@ -98,6 +98,23 @@ def test_top_modules_are_those_of_largest_norm(top, count):
     assert operated == set(sorted(norms, key=norms.get, reverse=True)[:count])
 
 
+@pytest.mark.parametrize("top, count", [(1, 1), (2, 2), (0.5, 2)])
+def test_top_modules_are_taken_from_those_that_are_not_excluded(top, count):
+    """The embedding has by far the largest gradient; leaving it out must not leave surgery with less than asked."""
+    gradients = draw(torch.Generator().manual_seed(4), 2, "random")
+    gradients["b"] = {n: g - 2 * gradients["a"][n] for n, g in gradients["b"].items()}  # conflict everywhere
+    modules = [module for module in partition(list(SHAPES), "block") if module.kind not in ("embedding", "norm")]
+    for name in [
+        n for module in partition(list(SHAPES), "block") if module.kind == "embedding" for n in module.parameters
+    ]:
+        gradients["a"][name] *= 1e3
+    _, report = resolve_conflicts(gradients, "block", exclude=["embedding", "norm"], top_modules=top)
+    ones = torch.ones(2).double()
+    operated = {m for m, w in zip(report.modules, report.weights, strict=True) if not torch.equal(w, ones)}
+    norms = {m.name: sum(np.linalg.norm(flat(gradients[d], m.parameters)) ** 2 for d in "ab") for m in modules}
+    assert operated == set(sorted(norms, key=norms.get, reverse=True)[:count])
+
+
 def test_observe_and_none_change_nothing():
     gradients = draw(torch.Generator().manual_seed(5), 3, "opposite")
     for method in ("observe", "none"):

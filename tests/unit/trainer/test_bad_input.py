@@ -48,6 +48,7 @@ def start(dataset=None, **settings):
             {"num_generations": 16, "steps_per_generation": 12, "gradient_accumulation_steps": 3},
             ["12", "num_generations", "16"],
         ),
+        ({"learning_rate": "1e-6"}, ["learning_rate is '1e-6'", "a number"]),
         ({"domain_column": "task", "mixture": {"a": 1}}, ["mixture", "'task'"]),
     ],
 )  # fmt: skip
