@@ -10,12 +10,15 @@ from mgs_trl.rollouts.served import ServedGeneration
 
 
 def sample_by_row(generation: Any, sampling: DomainSampling) -> None:
-    """Have a `VLLMGeneration` draw each row with its own settings, if any differ.
+    """Have a `VLLMGeneration` draw each row with its own settings, if any differ, and end it where they say.
 
     Args:
         generation: TRL's, of a colocated engine, or `ServedGeneration`.
         sampling: `sampling.rows` are those of the prompts that are generated, on this rank.
     """
+    if any(each.stop for each in sampling.distinct):
+        # Else vLLM does not see the special tokens that a stop string may name.
+        generation.generation_kwargs = {"skip_special_tokens": False, **generation.generation_kwargs}
     if not sampling.differs:
         return
     if isinstance(generation, ServedGeneration):

@@ -124,8 +124,8 @@ class ServedGeneration(VLLMGeneration):
             self._within_context({**self._body(prompt, index, copies), **change})
             for index, (prompt, change) in enumerate(zip(prompts, changes, strict=True))
         ]
-        share = -(-len(bodies) // len(self.servers))
-        parts = self._on_servers(lambda server, i: server.generate(bodies[i * share : (i + 1) * share]))
+        first = [len(bodies) * i // len(self.servers) for i in range(len(self.servers) + 1)]
+        parts = self._on_servers(lambda server, i: server.generate(bodies[first[i] : first[i + 1]]))
         choices = [choice for part in parts for answer in part for choice in answer]
         if len(choices) != len(prompts) * copies:
             raise ServerError(f"the servers returned {len(choices)} completions for {len(prompts)} x {copies}.")

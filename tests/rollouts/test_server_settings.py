@@ -101,6 +101,14 @@ def test_server_command_leaves_vllms_options_alone():
     assert environment == {"VLLM_SERVER_DEV_MODE": "1", "MGS_WEIGHT_DIR": str(Path("w").absolute())}
 
 
+@pytest.mark.parametrize("argv", [["--port", "8001", "m"], ["--weight-dir", "w", "m"]])
+def test_server_command_wants_the_model_first(argv, capsys):
+    """Of an option that is vLLM's own, argparse would take the value for the model."""
+    with pytest.raises(SystemExit, match="2"):
+        serve_command(argv)
+    assert f"the model must be the first argument, but that is {argv[0]!r}" in capsys.readouterr().err
+
+
 def test_entry_point_makes_the_transfer_known_to_vllm():
     factory = pytest.importorskip("vllm.distributed.weight_transfer").WeightTransferEngineFactory
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
