@@ -12,8 +12,8 @@ from tests.support.rollouts import prompts
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> str:
+@pytest.fixture(scope="module", params=[False, True], ids=["own_head", "tied_head"])
+def policy(request, tmp_path_factory) -> str:
     # vLLM's attention wants heads of at least 32.
     return str(
         build_tiny_policy(
@@ -23,6 +23,7 @@ def policy(tmp_path_factory) -> str:
             num_attention_heads=2,
             num_key_value_heads=2,
             head_dim=32,
+            tie_word_embeddings=request.param,
         )
     )
 
