@@ -104,6 +104,25 @@ def test_prompts_are_dealt_out_evenly_and_each_gets_its_own_completions(tiny_pol
     assert sorted(shares) == [1, 1, 2, 2]
 
 
+@pytest.mark.parametrize(
+    ("sampling", "corrected", "named"),
+    [
+        ({"chat": {"top_p": 0.9}, "math": {"top_k": 5}}, True, "['chat', 'math']"),
+        ({"chat": {"min_p": 0.1}}, True, "['chat']"),
+        ({"chat": {"top_p": 0.9}}, False, None),
+        ({"chat": {"temperature": 0.7}}, True, None),
+    ],
+)
+def test_truncation_that_the_correction_takes_for_another_policy_is_told(
+    tiny_policy, tmp_path, caplog, sampling, corrected, named
+):
+    with scripted_server(60) as server:
+        fields = {"sampling": sampling, "vllm_importance_sampling_correction": corrected}
+        MGSTrainer(tiny_policy, reward, config(tmp_path, server, **fields), prompts(4))
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("mgs_trl")]
+    assert [message.split(" have ")[0] for message in told] == ([f"the domains {named}"] if named else [])
+
+
 def test_a_batch_has_its_time_whatever_number_of_requests_waits_for_a_turn(monkeypatch):
     """Every answer takes 0.6 of the batch's 1 seconds, and the server takes one request at a time."""
     now, asked = [100.0], []

@@ -29,6 +29,7 @@ def recipe(**server):
         ({"urls": []}, "server.urls is empty"),
         ({"urls": ["a:8000"]}, "server.urls has 'a:8000', but a URL must be like"),
         ({"urls": ["http://a:1", "http://a:1"]}, "no URL may come twice"),
+        ({"urls": ["http://a:1", "http://a:1/"]}, "no URL may come twice"),
         ({"transfer": "gloo"}, "server.transfer is 'gloo', but it must be one of auto, nccl, directory"),
         ({"timeout": 0}, "server.timeout is 0"),
         ({"sync_timeout": -1.0}, r"server.sync_timeout is -1"),
@@ -44,6 +45,11 @@ def test_wrong_settings_are_refused_in_one_sentence(server, sentence):
     assert "\n" not in str(from_recipe.value)
     with pytest.raises(ValueError, match=sentence):
         ServerSettings.parse(values["server"])
+
+
+def test_one_url_is_a_list_too():
+    with pytest.raises(ValueError, match=r"server\.urls is .http://a:1., but it must be a list of URLs"):
+        ServerSettings.parse({"urls": "http://a:1"})
 
 
 def test_rollout_and_server_go_together():
