@@ -123,6 +123,15 @@ def test_truncation_that_the_correction_takes_for_another_policy_is_told(
     assert [message.split(" have ")[0] for message in told] == ([f"the domains {named}"] if named else [])
 
 
+@pytest.mark.parametrize("mode", ["processed_logprobs", "raw_logprobs"])
+def test_every_server_is_asked_which_log_probabilities_it_gives(tiny_policy, tmp_path, caplog, mode):
+    with scripted_server(60) as first, scripted_server(60) as second:
+        second.logprobs_mode = mode
+        MGSTrainer(tiny_policy, reward, config(tmp_path, first, second), prompts(4))
+    told = [record for record in caplog.records if "--logprobs-mode raw_logprobs" in record.getMessage()]
+    assert len(told) == (mode == "raw_logprobs")
+
+
 def test_a_batch_has_its_time_whatever_number_of_requests_waits_for_a_turn(monkeypatch):
     """Every answer takes 0.6 of the batch's 1 seconds, and the server takes one request at a time."""
     now, asked = [100.0], []
