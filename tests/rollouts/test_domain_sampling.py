@@ -33,6 +33,8 @@ def policy(tmp_path_factory) -> str:
 
 
 def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
+    from vllm import SamplingParams
+
     written = []
 
     def reward(completion_ids, domain, prompts, **kwargs):
@@ -78,6 +80,9 @@ def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
     for log in logs:
         assert log["rollouts/tokens_per_second"] > 0
         assert log["seconds/generation"] > 0 and log["seconds/scoring"] >= 0 and log["seconds/sync"] > 0
+    ask = SamplingParams(max_tokens=4, ignore_eos=True)  # as a `rollout_func` may, for as many prompts as it likes
+    [answer] = trainer.vllm_generation.llm.generate([{"prompt_token_ids": [5, 7]}], ask, use_tqdm=False)
+    assert len(answer.outputs[0].token_ids) == 4
     release(trainer)  # an engine that is collected later takes the next one's process groups along
 
 
