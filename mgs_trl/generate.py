@@ -30,7 +30,7 @@ class Sample:
     """One completion.
 
     Attributes:
-        prompt: the text that the policy read.
+        prompt: the text that the policy read, special tokens included.
         tokens: length of the completion.
         reward: weighted sum of the scores; None where no verifier scored it.
         scores: by verifier, without those that did not score it.
@@ -141,7 +141,7 @@ def _sample(trainer: "MGSTrainer", rows: list[dict[str, Any]]) -> list[Sample]:
         samples.append(
             Sample(
                 row[trainer.args.domain_column],
-                tokenizer.decode(read, skip_special_tokens=True),
+                tokenizer.decode(read),
                 tokenizer.decode(written, skip_special_tokens=True),
                 len(written),
                 weighted.nansum().item() if scores else None,

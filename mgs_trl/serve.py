@@ -15,12 +15,17 @@ def serve_command(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The command line of vLLM's own server, and what it needs in its environment.
 
     Args:
-        argv: ours; options that are not ours are vLLM's.
+        argv: ours, the model first; options that are not ours are vLLM's.
+
+    Raises:
+        SystemExit: a command line that argparse refuses, or another first argument.
     """
     parser = argparse.ArgumentParser(prog="python -m mgs_trl.serve", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help="the policy that is trained: a directory or a hub id")
     parser.add_argument("--weight-dir", help="the trainer's server.weight_dir, as this machine sees it")
     ours, theirs = parser.parse_known_args(argv)
+    if ours.model != argv[0]:  # behind an option of vLLM's it looks like a value of that
+        parser.error(f"the model must be the first argument, but that is {argv[0]!r}.")
 
     from mgs_trl.rollouts.weight_directory import BACKEND, DIRECTORY_VARIABLE  # imports torch, which --help need not
 

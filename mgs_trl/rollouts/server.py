@@ -123,11 +123,8 @@ class Server:
             if self._label() != self.version:
                 self._push_once()  # it was restarted
             pending = [index for index in range(len(bodies)) if index not in answers]
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise ServerError(self._too_late("completions", self.settings.generate_timeout, "generate_timeout"))
             with ThreadPoolExecutor(max_workers=min(MOST_REQUESTS, len(pending))) as threads:
-                found = list(threads.map(lambda index: self._complete(bodies[index], left), pending))
+                found = list(threads.map(lambda index: self._complete(bodies[index], deadline), pending))
             # A server that was restarted within this attempt may have answered with its first weights.
             if self._label() != self.version:
                 raise Lost(f"the vLLM server at {self.url} was restarted while it generated.")
@@ -166,11 +163,13 @@ class Server:
     def _label(self) -> str:
         return self._call("GET", "/weight_info", self.settings.timeout)["weight_version"]
 
-    def _complete(self, body: dict[str, Any], limit: float) -> list[dict[str, Any]] | None:
+    def _complete(self, body: dict[str, Any], deadline: float) -> list[dict[str, Any]] | None:
+        path, field = "/v1/completions", "generate_timeout"
+        left = deadline - time.monotonic()  # now that it is this request's turn
+        if left <= 0:
+            raise ServerError(self._too_late(path, field))
         try:
-            return self._call("POST", "/v1/completions", limit, {"model": self.model, **body}, "generate_timeout")[
-                "choices"
-            ]
+            return self._call("POST", path, left, {"model": self.model, **body}, field)["choices"]
         except Lost:
             return None
 
@@ -200,7 +199,7 @@ class Server:
         except httpx.ConnectTimeout as error:
             raise Lost(f"the vLLM server at {self.url} does not take connections: {error}") from None
         except httpx.TimeoutException:
-            raise ServerError(self._too_late(path.split("?")[0], limit, field)) from None
+            raise ServerError(self._too_late(path.split("?")[0], field)) from None
         except httpx.HTTPError as error:
             raise Lost(f"the connection to the vLLM server at {self.url} broke: {error}") from None
         if response.status_code >= 500:
@@ -213,7 +212,8 @@ class Server:
             )
         return response.json()
 
-    def _too_late(self, what: str, limit: float, field: str) -> str:
+    def _too_late(self, what: str, field: str) -> str:
+        limit = getattr(self.settings, field)
         return f"the vLLM server at {self.url} did not answer {what} within {limit:g} seconds (server.{field})."
 
 

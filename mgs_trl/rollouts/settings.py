@@ -31,13 +31,15 @@ class ServerSettings:
     generate_timeout: float = 1200.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.urls, str):
+            raise ValueError(f"server.urls is {self.urls!r}, but it must be a list of URLs, also of one.")
         if not self.urls:
             raise ValueError("server.urls is empty, but rollout: server needs the URL of at least one vLLM server.")
         for url in self.urls:
             parsed = urlparse(url) if isinstance(url, str) else None
             if parsed is None or parsed.scheme not in ("http", "https") or not parsed.netloc:
                 raise ValueError(f"server.urls has {url!r}, but a URL must be like http://host:8000.")
-        if len(set(self.urls)) < len(self.urls):
+        if len({url.rstrip("/") for url in self.urls}) < len(self.urls):
             raise ValueError(f"server.urls is {self.urls!r}, but no URL may come twice.")
         if self.transfer not in TRANSFERS:
             raise ValueError(f"server.transfer is {self.transfer!r}, but it must be one of {', '.join(TRANSFERS)}.")

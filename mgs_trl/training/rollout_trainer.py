@@ -1,5 +1,6 @@
 """RolloutTrainer: a trainer whose rollouts know their domain. Each row is sampled, scored and counted as its own."""
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from mgs_trl.training.mix import DomainMix
 from mgs_trl.training.resumable import ResumableTrainer
 from mgs_trl.training.window import RowBlock
 
+logger = logging.getLogger(__name__)
+
 
 class RolloutTrainer(ResumableTrainer):
     """What happens to a generation batch, from its prompts to its advantages. `MGSTrainer` sets the attributes."""
@@ -47,6 +50,15 @@ class RolloutTrainer(ResumableTrainer):
         super().__init__(*args, **kwargs)
         check_tools(self.tools, self.args, self._sampling)  # an environment's, too
         self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
+        truncated = [name for name in self.mix.names if self._sampling.of(name).truncates]
+        corrected = self.use_vllm and self.vllm_importance_sampling_correction
+        if truncated and corrected and self.accelerator.is_main_process:
+            logger.warning(
+                "the domains %s have top_p, top_k or min_p, so vllm_importance_sampling_correction multiplies the loss "
+                "of their completions by the share of probability that is left, for every token anew: long ones hardly "
+                "train; set it to False, or leave the truncation out.",
+                truncated,
+            )
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         self.args.check_evaluation_batch()  # `evaluate` may be given the first dataset that there is

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, TrainerCallback
 
 from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.build import release
@@ -12,19 +12,24 @@ from tests.support.rollouts import prompts
 pytest.importorskip("vllm", reason="vLLM is not installed")
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory) -> str:
-    # vLLM's attention wants heads of at least 32.
-    return str(
-        build_tiny_policy(
-            tmp_path_factory.mktemp("vllm-policy"),
-            vocab_size=161,
-            hidden_size=64,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            head_dim=32,
-        )
-    )
+# vLLM's attention wants heads of at least 32.
+SIZES = {"vocab_size": 161, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
+
+
+@pytest.fixture(scope="module", params=["own_head", "tied_head", "experts"])
+def policy(request, tmp_path_factory) -> str:
+    tied = request.param == "tied_head"
+    directory = build_tiny_policy(tmp_path_factory.mktemp("vllm-policy"), **SIZES, tie_word_embeddings=tied)
+    if request.param == "experts":
+        from vllm.distributed.parallel_state import destroy_model_parallel
+
+        destroy_model_parallel()  # an engine without experts has left groups without one for them
+        experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_hidden_layers": 2}
+        tokens = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+        config = Qwen3MoeConfig(**SIZES, **experts, **tokens, max_position_embeddings=128)
+        torch.manual_seed(0)
+        Qwen3MoeForCausalLM(config).to(torch.float32).save_pretrained(directory)
+    return str(directory)
 
 
 def reward(completion_ids, **kwargs):

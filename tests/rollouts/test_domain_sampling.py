@@ -19,15 +19,22 @@ SAMPLING = {
     "instruction_following": {"temperature": 1.4, "stop": ["w1"]},  # w1, w10 to w19, w100 to w157
     "math": {"temperature": 0.2, "max_completion_length": 9},
 }
+SPECIAL = [f"w{i}" for i in range(100, 130)]  # as `<|im_end|>` is in others: text that skips them does not show them
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory) -> str:
     sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
-    return str(build_tiny_policy(tmp_path_factory.mktemp("vllm-policy"), vocab_size=161, **sizes))
+    directory = build_tiny_policy(tmp_path_factory.mktemp("vllm-policy"), vocab_size=161, **sizes)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer.add_special_tokens({"additional_special_tokens": SPECIAL})
+    tokenizer.save_pretrained(directory)
+    return str(directory)
 
 
 def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
+    from vllm import SamplingParams
+
     written = []
 
     def reward(completion_ids, domain, prompts, **kwargs):
@@ -56,11 +63,12 @@ def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
     assert max(map(len, by_domain["math"])) <= 9
     stopped = 0
     for ids in by_domain["instruction_following"]:
-        words = tokenizer.decode(ids, skip_special_tokens=True).split()
+        words = tokenizer.decode([token for token in ids if token != tokenizer.eos_token_id]).split()
         assert len(ids) <= 20
         assert not any(word.startswith("w1") for word in words[:-1])
         stopped += words[-1].startswith("w1") if words else 0
     assert stopped > 6
+    assert any(tokenizer.decode(ids[-1]) in SPECIAL for ids in by_domain["instruction_following"])
     # Cut is what neither stopped nor ended.
     for name, rows in by_domain.items():
         cut = sum(
@@ -72,6 +80,9 @@ def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
     for log in logs:
         assert log["rollouts/tokens_per_second"] > 0
         assert log["seconds/generation"] > 0 and log["seconds/scoring"] >= 0 and log["seconds/sync"] > 0
+    ask = SamplingParams(max_tokens=4, ignore_eos=True)  # as a `rollout_func` may, for as many prompts as it likes
+    [answer] = trainer.vllm_generation.llm.generate([{"prompt_token_ids": [5, 7]}], ask, use_tqdm=False)
+    assert len(answer.outputs[0].token_ids) == 4
     release(trainer)  # an engine that is collected later takes the next one's process groups along
 
 

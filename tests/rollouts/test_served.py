@@ -9,8 +9,10 @@ from datasets import Dataset
 from huggingface_hub.utils import filter_repo_objects
 
 from mgs_trl import MGSConfig, MGSTrainer
+from mgs_trl.rollouts.errors import ServerError
 from mgs_trl.rollouts.served import served
 from mgs_trl.rollouts.server import Server
+from mgs_trl.rollouts.settings import ServerSettings
 from tests.support.rollouts import DOMAINS, prompts, reward
 from tests.support.scripted_server import scripted_server
 
@@ -80,6 +82,75 @@ def test_a_step_is_trained_on_the_same_draws_whether_it_was_evaluated_or_not(tin
         evaluated = draws("evaluated", eval_on_start=True, eval_strategy="steps", eval_steps=1)
     assert len(plain) == 2 * 6
     assert evaluated == plain
+
+
+def test_prompts_are_dealt_out_evenly_and_each_gets_its_own_completions(tiny_policy, tmp_path):
+    def run(name: str, *servers) -> tuple[list[tuple], list[int]]:
+        written = []
+
+        def keep(prompts, completion_ids, **kwargs):
+            written.extend((prompt, tuple(ids)) for prompt, ids in zip(prompts, completion_ids, strict=True))
+            return reward(prompts, None, completion_ids)
+
+        trainer = MGSTrainer(tiny_policy, keep, config(tmp_path / name, *servers, max_steps=1), prompts(4))
+        trainer.train()
+        return written, [len(server.requests) for server in servers]
+
+    with scripted_server(60) as one:
+        alone, _ = run("one", one)
+    with scripted_server(60) as a, scripted_server(60) as b, scripted_server(60) as c, scripted_server(60) as d:
+        together, shares = run("four", a, b, c, d)
+    assert together == alone and len(set(alone)) == 24  # six prompts with four completions each
+    assert sorted(shares) == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "corrected", "named"),
+    [
+        ({"chat": {"top_p": 0.9}, "math": {"top_k": 5}}, True, "['chat', 'math']"),
+        ({"chat": {"min_p": 0.1}}, True, "['chat']"),
+        ({"chat": {"top_p": 0.9}}, False, None),
+        ({"chat": {"temperature": 0.7}}, True, None),
+    ],
+)
+def test_truncation_that_the_correction_takes_for_another_policy_is_told(
+    tiny_policy, tmp_path, caplog, sampling, corrected, named
+):
+    with scripted_server(60) as server:
+        fields = {"sampling": sampling, "vllm_importance_sampling_correction": corrected}
+        MGSTrainer(tiny_policy, reward, config(tmp_path, server, **fields), prompts(4))
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("mgs_trl")]
+    assert [message.split(" have ")[0] for message in told] == ([f"the domains {named}"] if named else [])
+
+
+@pytest.mark.parametrize("mode", ["processed_logprobs", "raw_logprobs"])
+def test_every_server_is_asked_which_log_probabilities_it_gives(tiny_policy, tmp_path, caplog, mode):
+    with scripted_server(60) as first, scripted_server(60) as second:
+        second.logprobs_mode = mode
+        MGSTrainer(tiny_policy, reward, config(tmp_path, first, second), prompts(4))
+    told = [record for record in caplog.records if "--logprobs-mode raw_logprobs" in record.getMessage()]
+    assert len(told) == (mode == "raw_logprobs")
+
+
+def test_a_batch_has_its_time_whatever_number_of_requests_waits_for_a_turn(monkeypatch):
+    """Every answer takes 0.6 of the batch's 1 seconds, and the server takes one request at a time."""
+    now, asked = [100.0], []
+
+    def call(server, method, path, limit, body=None, field="timeout"):
+        if path != "/v1/completions":
+            return {"weight_version": None}
+        asked.append(limit)
+        now[0] += 0.6
+        return {"choices": [body]}
+
+    monkeypatch.setattr("mgs_trl.rollouts.server.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mgs_trl.rollouts.server.MOST_REQUESTS", 1)
+    monkeypatch.setattr(Server, "_call", call)
+    server = Server("http://a:1", ServerSettings(["http://a:1"], generate_timeout=1.0))
+    assert len(server.generate([{"seed": 0}])) == 1
+    with pytest.raises(ServerError, match=r"did not answer /v1/completions within 1 seconds \(server.generate_timeout"):
+        server.generate([{"seed": seed} for seed in range(9)])
+    assert asked == pytest.approx([1.0, 1.0, 0.4])
 
 
 def test_weights_written_for_servers_are_not_uploaded_with_the_policy(tiny_policy, tmp_path, monkeypatch):

@@ -29,6 +29,7 @@ def recipe(**server):
         ({"urls": []}, "server.urls is empty"),
         ({"urls": ["a:8000"]}, "server.urls has 'a:8000', but a URL must be like"),
         ({"urls": ["http://a:1", "http://a:1"]}, "no URL may come twice"),
+        ({"urls": ["http://a:1", "http://a:1/"]}, "no URL may come twice"),
         ({"transfer": "gloo"}, "server.transfer is 'gloo', but it must be one of auto, nccl, directory"),
         ({"timeout": 0}, "server.timeout is 0"),
         ({"sync_timeout": -1.0}, r"server.sync_timeout is -1"),
@@ -44,6 +45,11 @@ def test_wrong_settings_are_refused_in_one_sentence(server, sentence):
     assert "\n" not in str(from_recipe.value)
     with pytest.raises(ValueError, match=sentence):
         ServerSettings.parse(values["server"])
+
+
+def test_one_url_is_a_list_too():
+    with pytest.raises(ValueError, match=r"server\.urls is .http://a:1., but it must be a list of URLs"):
+        ServerSettings.parse({"urls": "http://a:1"})
 
 
 def test_rollout_and_server_go_together():
@@ -99,6 +105,14 @@ def test_server_command_leaves_vllms_options_alone():
     assert command[-4:] == ["--port", "8001", "--dtype", "float32"]
     assert command[command.index("--model") + 1] == "m"
     assert environment == {"VLLM_SERVER_DEV_MODE": "1", "MGS_WEIGHT_DIR": str(Path("w").absolute())}
+
+
+@pytest.mark.parametrize("argv", [["--port", "8001", "m"], ["--weight-dir", "w", "m"]])
+def test_server_command_wants_the_model_first(argv, capsys):
+    """Of an option that is vLLM's own, argparse would take the value for the model."""
+    with pytest.raises(SystemExit, match="2"):
+        serve_command(argv)
+    assert f"the model must be the first argument, but that is {argv[0]!r}" in capsys.readouterr().err
 
 
 def test_entry_point_makes_the_transfer_known_to_vllm():

@@ -13,6 +13,7 @@ class ScriptedServer(ThreadingHTTPServer):
     """Refuses, as vLLM does, a request for more tokens than its context holds.
 
     Attributes:
+        logprobs_mode: as it tells it.
         requests: bodies of all completions that were asked for.
     """
 
@@ -20,7 +21,7 @@ class ScriptedServer(ThreadingHTTPServer):
 
     def __init__(self, context: int):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.context, self.label = context, "none"
+        self.context, self.label, self.logprobs_mode = context, "none", "processed_logprobs"
         self.requests: list[dict[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -42,7 +43,8 @@ class _Handler(BaseHTTPRequestHandler):
     server: ScriptedServer
 
     def do_GET(self) -> None:
-        model = {"max_model_len": self.server.context, "dtype": "float32", "logprobs_mode": "processed_logprobs"}
+        model = {"max_model_len": self.server.context, "dtype": "float32"}
+        model["logprobs_mode"] = self.server.logprobs_mode
         info = {"weight_transfer_config": {"backend": "mgs_directory"}, "model_config": model}
         answers = {
             "/server_info": {"vllm_config": info},

@@ -5,9 +5,11 @@ import os
 from datetime import date
 
 import pytest
+from transformers import AutoTokenizer
 
 from mgs_trl.generate import Sample, json_line, main
 from mgs_trl.score import main as score
+from tests.unit.recipes.conftest import make_directory
 
 SMALL = ["miniature", "rollout=transformers", "trainer.use_cpu=true", "trainer.max_completion_length=6"]
 SMALL += ["trainer.per_device_train_batch_size=12", "trainer.num_generations=2", "trainer.per_device_eval_batch_size=8"]
@@ -29,6 +31,20 @@ def test_samples_of_every_domain_with_the_scores_that_their_verifiers_give(minia
         assert len(sample["scores"]) == 1 and sample["reward"] == pytest.approx(sum(sample["scores"].values()))
         if sample["domain"] == "instruction_following":  # the constraint of every such row is to use no comma
             assert sample["reward"] == float("," not in sample["completion"] and bool(sample["completion"].strip()))
+
+
+def test_the_prompt_is_shown_as_the_policy_read_it(tmp_path, monkeypatch, capsys):
+    """With the special tokens of its template, such as `<|im_start|>`."""
+    directory, file = make_directory(tmp_path / "miniature"), tmp_path / "samples.jsonl"
+    monkeypatch.setenv("MGS_TRL_MINIATURE", str(directory))
+    tokenizer = AutoTokenizer.from_pretrained(directory / "policy")
+    tokenizer.chat_template = "{{ '<unk>' }}" + tokenizer.chat_template
+    tokenizer.save_pretrained(directory / "policy")
+    assert main([*SMALL, f"trainer.output_dir={tmp_path}", "--out", str(file)]) == 0
+    for sample in map(json.loads, file.read_text().splitlines()):
+        read = tokenizer.apply_chat_template(sample["prompt"], add_generation_prompt=True, return_dict=True)
+        assert sample["prompt_text"] == tokenizer.decode(read["input_ids"])
+        assert sample["prompt_text"].startswith("<unk>")
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -234,6 +234,8 @@ def test_completions_without_a_limit_leave_the_prompt_its_context(tiny_policy, t
         ({"math": {"top_k": -1}}, "sampling.math.top_k is -1"),
         ({"math": {"min_p": 2}}, "sampling.math.min_p is 2"),
         ({"math": {"max_completion_length": 13}}, "must be at most the run's max_completion_length, 12"),
+        ({"math": {"stop": 5}}, r"sampling.math.stop is \(5,\), but it must be a list of texts"),
+        ({"math": {"stop": {"end": 1}}}, "sampling.math.stop is .* but it must be a list of texts"),
         ({"math": {"stop_completes": 1}}, "sampling.math.stop_completes is 1"),
         ({"math": 1.0}, "sampling.math is 1.0, but it must map"),
         ({"math": {"stop": ["end"]}}, r"stop strings \['end'\], but transformers' rollouts have none"),
@@ -243,6 +245,11 @@ def test_completions_without_a_limit_leave_the_prompt_its_context(tiny_policy, t
 def test_wrong_settings_are_named_before_a_model_loads(tmp_path, sampling, message):
     with pytest.raises(ValueError, match=message):
         build("there is no such model", tmp_path, sampling=sampling)
+
+
+def test_a_stop_that_is_no_text_is_named_where_it_is_given(tmp_path):
+    with pytest.raises(ValueError, match=r"generation_kwargs.stop is \(5,\), but it must be a list of texts"):
+        MGSConfig(output_dir=str(tmp_path), **SETTINGS, generation_kwargs={"stop": 5})
 
 
 def test_the_defaults_are_those_of_the_run(tmp_path):
