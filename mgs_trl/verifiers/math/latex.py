@@ -5,7 +5,6 @@ r"""Notation that math-verify misreads, in the notation that it reads: `\log_2 5
 from __future__ import annotations
 
 import re
-import unicodedata
 from fractions import Fraction
 
 _DOUBLED = re.compile(r"(?<!\\)\{\s*\{([^{}]*)(?<!\\)\}\s*\}")
@@ -13,13 +12,14 @@ _SCRIPT = re.compile(r"([_^])\s*(\d+)(?=\s+\d)")
 _TWO_ARGUMENTS = re.compile(r"(\\(?:frac|[dt]?binom))\s*(\d)\s+(\d)|(\\[dt]?binom)\s*(\d)(\d)")
 _ROOT_ARGUMENT = re.compile(r"(\\sqrt)\s*(\d+)(?=\s+\d)")
 
-_VULGAR = {
-    ord(sign): "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("\u2044"))
-    for sign in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-}
 _NAMES = (
     (re.compile(r"\\(?:nice|[dtcsx])frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\lg(?![A-Za-z])"), r"\\log_{10}"),
+    (re.compile(r"\\log\s*_\s*(?:\{\s*e\s*\}|e(?![A-Za-z]))"), r"\\ln "),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\\backslash(?![A-Za-z])"), r"\\setminus"),
+    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\colon(?![A-Za-z])|(?:\\(?:text|mathrm|mathbin|mathrel)\s*)?\{\s*:\s*\}"), ":"),
     (re.compile(r"∅|\\varnothing(?![A-Za-z])|(?:\\left\s*)?\\\{\s*(?:\\right\s*)?\\\}"), r"\\emptyset "),
     (re.compile(r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![A-Za-z]))|[′’]"), "'"),
@@ -43,7 +43,6 @@ def respelled(text: str) -> str:
     """The text in other words of LaTeX, of the same meaning."""
     while (single := _DOUBLED.sub(r"{\1}", text)) != text:  # of `{{5}}` math-verify would make a set of a set
         text = single
-    text = text.translate(_VULGAR)
     for name, other in _NAMES:
         text = name.sub(other, text)
     text = _REPEATING.sub(_as_fraction, _with_braces(text))
