@@ -194,7 +194,7 @@ def test_a_model_whose_positions_begin_behind_padding_takes_that_many_tokens_few
 
 def test_more_tokens_than_the_model_has_positions_for_are_refused_at_load():
     verifier = RewardModelVerifier(model=roberta(positions=12, padding=3), tokenizer=tokenizer(), max_length=9)
-    with pytest.raises(ValueError, match="max_length of 'reward_model' must be at most 8, the positions .* got 9"):
+    with pytest.raises(ValueError, match=r"max_length of 'reward_model' must be at most 8, the positions .* got 9"):
         verifier.load()
 
 
