@@ -13,10 +13,10 @@ from mgs_trl.verifiers.math.about import readings
 from mgs_trl.verifiers.math.choice import boxed_choice, is_choice, same_choice
 from mgs_trl.verifiers.math.equal import equal
 from mgs_trl.verifiers.math.equations import concluded
-from mgs_trl.verifiers.math.intervals import as_interval
+from mgs_trl.verifiers.math.intervals import as_interval, ascending
 from mgs_trl.verifiers.math.order import in_order, mix_sets_with_tuples
 from mgs_trl.verifiers.math.pieces import as_terms, repetitions
-from mgs_trl.verifiers.math.reading import interpretations, is_task, primes, readable, without_unit_text
+from mgs_trl.verifiers.math.reading import deleted, interpretations, is_task, readable, without_unit_text
 from mgs_trl.verifiers.math.signs import both_signs
 from mgs_trl.verifiers.math.systems import aligned
 from mgs_trl.verifiers.math.text import clean, has_loose_digits, normalise, number, same_in_base, same_words
@@ -113,11 +113,11 @@ def _same_mathematics(gold: str, answer: str) -> bool:
     gold, answer = clean(gold), clean(answer)
     if _CONSTANT.search(gold):
         answer = _SMALL_CONSTANT.sub("+C", answer)
-    gold, answer = as_interval(gold, answer), as_interval(answer, gold)
+    gold, answer = as_interval(ascending(gold), answer), as_interval(ascending(answer), gold)
     expected, found = (readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", text))) for text in (gold, answer))
     if expected is None or found is None or has_loose_digits(expected) or has_loose_digits(found):
         return False
-    if primes(expected) != primes(found) or max(len(expected), len(found)) > LONGEST:
+    if deleted(expected) != deleted(found) or max(len(expected), len(found)) > LONGEST:
         return False
     expected, found = aligned(both_signs(expected), both_signs(found))
     expected, found = as_terms(expected), as_terms(found)

@@ -70,13 +70,19 @@ def _settled(part: str) -> str | None:
         first, *others = *others, first
     named = _named(first)
     values = others if named else [first, *others]
-    numbers = [value(split_unit(side)[0]) for side in values] if len(values) > 1 else []
+    numbers = [_number(side) for side in values] if len(values) > 1 else []
     if any(_contradict(*pair) for pair in pairwise(zip(values, numbers, strict=False))):
         return None
     last = others[-1]
     if named or not (None not in numbers or is_operation(first) or equal(f"\\boxed{{{first}}}", f"\\boxed{{{last}}}")):
         return f"{first} = {last}"
     return last
+
+
+def _number(side: str) -> float | None:
+    bare = side.removesuffix("%").removesuffix("\\")
+    number = value(split_unit(bare)[0])
+    return number / 100 if number is not None and bare != side else number
 
 
 def _contradict(one: tuple[str, float | None], other: tuple[str, float | None]) -> bool:

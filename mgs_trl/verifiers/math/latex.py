@@ -7,6 +7,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from mgs_trl.verifiers.math.arguments import with_braces
+
 _DOUBLED = re.compile(r"(?<!\\)\{\s*\{([^{}]*)(?<!\\)\}\s*\}")
 _SCRIPT = re.compile(r"([_^])\s*(\d+)(?=\s+\d)")
 _TWO_ARGUMENTS = re.compile(r"(\\(?:frac|[dt]?binom))\s*(\d)\s+(\d)|(\\[dt]?binom)\s*(\d)(\d)")
@@ -15,6 +17,7 @@ _ROOT_ARGUMENT = re.compile(r"(\\sqrt)\s*(\d+)(?=\s+\d)")
 _NAMES = (
     (re.compile(r"\\(?:nice|[dtcsx])frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\lg(?![A-Za-z])"), r"\\log_{10}"),
+    (re.compile(r"\\dots(?![A-Za-z])|…|\.\.\."), r"\\ldots "),
     (re.compile(r"\\log\s*_\s*(?:\{\s*e\s*\}|e(?![A-Za-z]))"), r"\\ln "),
     (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
     (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
@@ -45,13 +48,13 @@ def respelled(text: str) -> str:
         text = single
     for name, other in _NAMES:
         text = name.sub(other, text)
-    text = _REPEATING.sub(_as_fraction, _with_braces(text))
+    text = _REPEATING.sub(_as_fraction, with_braces(_apart(text)))
     text = _ODD_ROOT.sub(r"(-\1{\2})", text)
     text = _REVERSED.sub(_as_interval, text)
     return _TRIGONOMETRY.sub(lambda angle: _DEGREES.sub(r"(\\frac{\1\\pi}{180})", angle.group()), text)
 
 
-def _with_braces(text: str) -> str:
+def _apart(text: str) -> str:
     r"""Braces around the digits that stand for an argument: white space after them is none between two digits of a
     number."""
     text = _SCRIPT.sub(r"\1{\2}", text)

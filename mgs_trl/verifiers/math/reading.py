@@ -38,6 +38,7 @@ _ALTERNATIVE = re.compile(r"\W*(?:or|and|nor|not|plus|minus)\b")
 _TASK = re.compile(
     r"\\(?:i{0,3}int|oint|sum|prod|lim)(?![A-Za-z])|\\[dt]?frac\s*\{\s*(?:d|\\mathrm\s*\{\s*d\s*\})(?:\^[^{}]*)?\s*\}"
 )
+_GOES_ON = re.compile(r"\\[lc]dots(?![A-Za-z])")
 _PRIMES = re.compile(r"(?<=[A-Za-z)}])'+(?![A-Za-z])")
 
 _I = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
@@ -107,9 +108,10 @@ def is_task(text: str) -> bool:
     return _TASK.search(text) is not None
 
 
-def primes(text: str) -> int:
-    """How many derivatives are marked by ', which math-verify deletes."""
-    return sum(len(marks) for marks in _PRIMES.findall(_WRAPPER.sub("", text)))
+def deleted(text: str) -> tuple[int, int]:
+    """How many derivatives are marked by ', and how often a list or a sum goes on (`...`): math-verify deletes both."""
+    marks = _PRIMES.findall(_WRAPPER.sub("", text))
+    return sum(map(len, marks)), len(_GOES_ON.findall(text))
 
 
 def _without_units_in_list(text: str) -> str:

@@ -18,3 +18,8 @@ def test_brackets_in_brackets_without_end_are_no_answer_and_cost_no_time(pair):
 @pytest.mark.parametrize("box", ["\\boxed\n{5}", "\\boxed \n\t{5}", "\\fbox\n5"])
 def test_a_line_break_between_a_box_and_its_brace(box):
     assert judge(f"it is {box}", "5") == 1.0
+
+
+@pytest.mark.parametrize("command", ["\\frac", "\\sqrt", "\\binom", "\\frac{", "\\sqrt{1}", "^\\frac"])
+def test_commands_without_end_cost_no_time(command):
+    assert judge("\\boxed{" + command * 250 + "}" * 1000, "6") == 0.0

@@ -32,6 +32,8 @@ EQUAL = [
     ("x^4", "x⁴"), ("x^{12}", "x¹²"), ("10^{-5}", "10⁻⁵"), ("x_1", "x₁"), (r"2\alpha+\lambda", "2α+λ"), (r"\Delta", "Δ"), (r"\mathbb{R}", "ℝ"), (r"\frac12", "1⁄2"), (r"90^\circ", "90º"), (r"\{1,2\}", "{1,2}"), (r"a\ne b", "a≠b"),
     # logarithms, sizes
     (r"\ln x", r"\log x"), (r"\log x", r"\ln x"), ("2", r"\log 100"), (r"\log_{10} 2", r"\log 2"), (r"\ln x", r"\log_e x"), ("5", r"\large 5"), ("5", r"{\rm 5}"), ("5", r"5\hspace{1mm}"), (r"\sqrt{2}", r"\sqrt(2)"), (r"\mathbb{R}\setminus\{0\}", r"\mathbb{R} \backslash \{0\}"),
+    # arguments without braces
+    (r"\frac{\pi}{2}", r"\frac\pi2"), (r"\frac\pi2", r"\pi/2"), (r"\frac{a}{b}", r"\frac ab"), (r"\frac{1}{\pi}", r"\frac1\pi"), (r"\frac{1}{x}", r"\frac{1}x"), (r"\sqrt{\pi}", r"\sqrt\pi"), (r"\binom{n}{k}", r"\binom nk"), (r"\sqrt{x}", r"x^\frac12"), ("2^{x/2}", r"2^\frac{x}{2}"), (r"\frac{1}{2}", r"\frac{1}{2} = 50\%"),
 ]  # fmt: skip
 DIFFERENT = [
     (r"\log_2 3", r"\log_3 2"), (r"\log_2 3", r"\log_2 5"), (r"\log_2 3", r"\log_{23}"), (r"\log_2 3", "23"), ("10", r"\binom 6 2"), ("12", r"\frac 1 2"), ("225", r"\log_2 25"), ("16", "1 6"), ("12", r"1\ 2"), ("8", "2 3"),
@@ -46,4 +48,5 @@ DIFFERENT = [
     (r"30^\circ", "30'"), (r"30^\circ", r"30^{\prime}"), ("30'", r"30^\circ"), ("30'", "30''"), ("5 feet", "5''"), ("f'", "f"), ("f'(x)", "f''(x)"), ("1", r"\{x: x\}"), (r"\{x: x\}", "1"),
     (r"2\sqrt{3}", "2√2"), (r"2\sqrt{3}", "2+√3"), (r"\sqrt{10}", "√1"), ("2", "√2"), (r"2\pi", "π"), ("6", "2×4"), (r"x\le 3", "x≥3"), ("x^4", "x₄"), ("x_1", "x¹"), ("104", "10⁴"),
     (r"\ln x", r"\log_2 x"), (r"\ln x", r"\log_{10} x"), (r"\log_{10} 2", r"\ln 2"), (r"\ln 2", r"\lg 2"),
+    (r"\frac{\pi}{2}", r"\frac2\pi"), (r"\frac{a}{b}", r"\frac ba"), (r"\binom{n}{k}", r"\binom kn"), (r"\sqrt{\pi}", r"\sqrt2\pi"), (r"\sqrt{x}", r"x^\frac13"), (r"\frac{1}{2}", r"\frac{1}{2} = 5\%"),
 ]  # fmt: skip
