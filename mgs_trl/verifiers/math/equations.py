@@ -63,9 +63,10 @@ def _without_names(gold: str, answer: str) -> tuple[str, str]:
 
 
 def _settled(part: str) -> str | None:
-    first, *others = (side for side in pieces(part, "=") if side)
-    if not others:
-        return first
+    sides = [side for side in pieces(part, "=") if side]
+    if len(sides) < 2:
+        return "".join(sides)
+    first, *others = sides
     if len(others) == 1 and _named(others[0]) and not _named(first):
         first, *others = *others, first
     named = _named(first)
