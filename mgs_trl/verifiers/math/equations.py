@@ -11,11 +11,12 @@ from mgs_trl.verifiers.math.names import is_name, is_operation
 from mgs_trl.verifiers.math.pieces import pieces
 from mgs_trl.verifiers.math.units import split_unit
 
-_RELATION = re.compile(r"[<>!:]\s*=|=\s*[<>=]|\\not\s*=|\\=|\\begin(?![A-Za-z])")
+_RELATION = re.compile(r"[<>:]\s*=|=\s*[<>=]|\\not\s*=|\\=|\\begin(?![A-Za-z])")
 _AND_OR = re.compile(
     r"\s*,?\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*,?\s*(?:and|or)\s*\}|(?<![\\A-Za-z])(?:and|or)(?![A-Za-z]))\s*"
 )
 _THEN = re.compile(r"\\(?:implies|iff|(?:Long)?[Rr]ightarrow|Leftrightarrow|therefore)(?![A-Za-z])|[⇒⟹]")
+_WORDS = re.compile(r"(?:\\(?:text|mathrm|mbox)\s*\{[^{}]*\}\s*)+")
 _BRACES = re.compile(r"\\\{(.*)\\\}", re.DOTALL)
 _SIZES = re.compile(r"\\(?:left|right)(?![A-Za-z])\s*")
 _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
@@ -36,7 +37,7 @@ def _settled_list(answer: str) -> str | None:
     what the first one comes to; None if two sides are different numbers."""
     if "=" not in answer or _RELATION.search(answer):
         return answer
-    steps = _THEN.split(answer)
+    steps = [step for step in _THEN.split(answer) if step.strip()]
     conclusion = steps[-1] if all("=" in step for step in steps) else answer
     parts = [_settled(part) for part in pieces(_AND_OR.sub(", ", conclusion), ",;")]
     known = [part for part in parts if part is not None]
@@ -66,7 +67,7 @@ def _settled(part: str) -> str | None:
     sides = [side for side in pieces(part, "=") if side]
     if len(sides) < 2:
         return "".join(sides)
-    first, *others = sides
+    first, *others = _without_words(sides[0]), *sides[1:]
     if len(others) == 1 and _named(others[0]) and not _named(first):
         first, *others = *others, first
     named = _named(first)
@@ -78,6 +79,12 @@ def _settled(part: str) -> str | None:
     if named or not (None not in numbers or is_operation(first) or equal(f"\\boxed{{{first}}}", f"\\boxed{{{last}}}")):
         return f"{first} = {last}"
     return last
+
+
+def _without_words(side: str) -> str:
+    r"""The name in `\text{The line is } y`."""
+    name = _WORDS.sub("", side)
+    return name if name and _named(name) else side
 
 
 def _number(side: str) -> float | None:

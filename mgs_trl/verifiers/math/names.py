@@ -18,22 +18,29 @@ _ACCENTS = (
 )
 _GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"
 _INDEX = rf"(?:\s*_\s*(?:{_GROUP}|\\[A-Za-z]+|\w+))?'*"
-_WORD = r"(?:\\(?:text(?:bf|rm|it)?|mathrm|mbox|operatorname)\s*\{[^{}]*\}|(?:[A-Z][a-z]{2,}|[a-z]{4,})(?: [A-Za-z]+)*)"
+_WRAPPED = r"\\(?:text(?:bf|rm|it)?|mathrm|mbox|operatorname)\s*\{[^{}]*\}"
+_WORDS = r"(?:[A-Z][a-z]{2,}|[a-z]{4,})(?: [A-Za-z]+)*"
 _LETTER = rf"(?:[A-Za-z]|{_GREEK}|{_ACCENTS}\s*(?:{_GROUP}|[A-Za-z]))"
 _POINTS = r"(?:[A-Z](?:_\w|')?){1,6}"
 _ARGUMENTS = r"(?:\((?:[^()]|\([^()]*\))*\)|\[[^][]*\])"
 
-_NAME = re.compile(
-    rf"(?:{_WORD}\s*)*(?:{_WORD}|{_LETTER}{_INDEX}|{_POINTS}|\[{_POINTS}\]|m?\s*\\(?:measured)?(?:angle|triangle)\s*(?:{_POINTS}|\{{{_POINTS}\}}|\w)"
-    rf"|{_POINTS}(?:\s*\\(?:cap|cup|setminus)\s*{_POINTS})+)"
+_NAMES = (
+    _WORDS,
+    rf"(?:{_WRAPPED}|(?:\\Delta\s*)?{_LETTER}){_INDEX}",
+    rf"\\sigma{_INDEX}\^\{{?2\}}?|[CP]_\{{?\w+\}}?\^\{{?\w+\}}?",  # variances, binomials
+    rf"{_POINTS}(?:\s*\\(?:cap|cup|setminus)\s*{_POINTS})*|\[{_POINTS}\]",
+    rf"m?\s*\\(?:measured)?(?:angle|triangle)\s*(?:{_POINTS}|\{{{_POINTS}\}}|\w)",
 )
-_CALL = re.compile(rf"({_LETTER}|{_WORD}){_INDEX}(?:\s*\^\s*\{{\s*-\s*1\s*\}})?\s*({_ARGUMENTS})+", re.DOTALL)
+_NAME = re.compile(rf"(?:{_WRAPPED}\s*)*(?:{'|'.join(_NAMES)})")
+_CALL = re.compile(
+    rf"({_LETTER}|{_WRAPPED}|{_WORDS}){_INDEX}(?:\s*\^\s*\{{\s*-\s*1\s*\}})?\s*({_ARGUMENTS})+", re.DOTALL
+)
 _OPERATION = re.compile(
     r"\\(?:lim|limsup|liminf|sum|prod|i{0,3}int|oint|max|min|sup|inf|det|dim|deg|gcd|lcm|arg|Re|Im|Pr|nabla)(?![A-Za-z])"
     r"|\\[dt]?frac\s*\{\s*(?:d|\\partial)(?![a-z]{2}).*\}\s*\{\s*(?:d|\\partial)(?![a-z]{2})"
 )
 _SIZE = re.compile(r"(?:\||\\lvert|\\\||\\lVert)(.*?)(?:\||\\rvert|\\\||\\rVert)", re.DOTALL)
-_UNKNOWN = re.compile(rf"(?:{_ACCENTS}\s*(?:{_GROUP}|[A-Za-z])|\\[A-Za-z]+|[^a-z])*", re.DOTALL)  # has none
+_UNKNOWN = re.compile(rf"(?:{_ACCENTS}\s*(?:{_GROUP}|[A-Za-z])|\\[A-Za-z]+|[^a-z])*+", re.DOTALL)  # has none
 
 
 def is_name(text: str) -> bool:
@@ -48,7 +55,10 @@ def is_name(text: str) -> bool:
     size, call = _SIZE.fullmatch(text), _CALL.fullmatch(text)
     if size:
         return _UNKNOWN.fullmatch(size.group(1)) is not None and any(map(str.isalpha, size.group(1)))
-    return call is not None and call.group(1) not in call.group(2)  # `x(x+1)` is a product
+    if call is None:
+        return False
+    arguments = re.sub(rf"{re.escape(call.group(1))}{_INDEX}\s*\(", "", call.group(2))
+    return call.group(1) not in arguments  # `x(x+1)` is a product, `f(f(2))` is none
 
 
 def is_operation(text: str) -> bool:

@@ -23,3 +23,11 @@ def test_a_line_break_between_a_box_and_its_brace(box):
 @pytest.mark.parametrize("command", ["\\frac", "\\sqrt", "\\binom", "\\frac{", "\\sqrt{1}", "^\\frac"])
 def test_commands_without_end_cost_no_time(command):
     assert judge("\\boxed{" + command * 250 + "}" * 1000, "6") == 0.0
+
+
+@pytest.mark.parametrize(
+    "side",
+    ["a" * 60, "aaaa " * 60, "|" + "\\A" * 60 + "x|", "\\text{a}" * 60, "A'" * 60, "f(" * 20, "x_" * 60, "|" * 60],
+)
+def test_what_looks_like_a_name_for_long_costs_no_time(side):
+    assert judge(f"\\boxed{{{side}! = 5}}", "5") == 0.0
