@@ -1,7 +1,7 @@
 r"""Judging a mathematical answer; runs in a worker process, imports math-verify there.
 
 The answer is the last `\boxed{...}` (agree.py compares it), or without a box what the text says
-(said.py).
+(said.py), unless it breaks off in a box.
 """
 
 from __future__ import annotations
