@@ -12,6 +12,7 @@ LONGEST_ANSWER = 2000  # characters; a longer box holds no answer but an essay
 MOST_BOXES = 64
 MOST_SPACE = 16  # characters between a box and its brace
 
+_OPEN = re.compile(r"\\(?:boxed|fbox)\s{0,16}\{")
 _BARE = re.compile(r"(?:[^\s${}\\.,;]|(?<=\d)[.,](?=\d)){1,100}")
 
 
@@ -33,6 +34,11 @@ def last_boxed(text: str) -> str | None:
         found = found if content is None else content
         end = start
     return found
+
+
+def has_open_box(text: str) -> bool:
+    """Whether a box begins with a brace that closes too late or never: what it holds was cut off."""
+    return _OPEN.search(text) is not None
 
 
 def _box_content(text: str, start: int) -> str | None:

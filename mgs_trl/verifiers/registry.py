@@ -52,7 +52,7 @@ def build_verifier(
     of these, each mapping with an optional `weight` beside the name. The functions have distinct names
     `domain/label` and give None for rows of other domains. In place of a function there may be a subclass of
     `Verifier`, which is made as a registered one is. Raises ValueError on unknown names and options,
-    with a suggestion.
+    with a suggestion, and where no verifier has a weight above zero.
     """
     items = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     if not items:
@@ -61,6 +61,8 @@ def build_verifier(
     for item in items:
         name, options, weight = _entry(item, domain)
         built.append((_make(name, options, domain, domain_column), weight))
+    if not any(weight for _, weight in built):
+        raise ValueError(f"domain {domain!r}: weight of one verifier at least must be more than zero, all are 0")
     _distinct_names([verifier for verifier, _ in built])
     return built
 

@@ -13,6 +13,7 @@ from mgs_trl.verifiers.arrival import failure_announced
 from mgs_trl.verifiers.base import Batch, Score
 from mgs_trl.verifiers.completions import Message, prompt_text
 from mgs_trl.verifiers.node import Node
+from mgs_trl.verifiers.reward_length import learned_positions, longest_input, tokens_within
 from mgs_trl.verifiers.reward_scale import ScaledVerifier, conversation
 
 logger = logging.getLogger(__name__)
@@ -69,13 +70,14 @@ class RewardModelVerifier(ScaledVerifier):
         self.revision, self.trust_remote_code = revision, trust_remote_code
         self.model: Any = None
         self.tokenizer: Any = None
-        self.config: Any = None
+        self.limit: int | None = None  # tokens; known once loaded
 
     def load(self) -> None:
         """Load model and tokenizer once.
 
         Raises ValueError for a model with other than one label, one whose score head is not in the
-        checkpoint, and a tokenizer whose ids exceed the model's embeddings.
+        checkpoint, a tokenizer whose ids exceed the model's embeddings, and a `max_length` for which the model has no
+        positions.
         """
         if self.tokenizer is not None:
             return
@@ -85,7 +87,7 @@ class RewardModelVerifier(ScaledVerifier):
         if self.node is None or self.node.first:
             self.model = self._loaded_model().eval()
             check_reward_model(self.model, tokenizer, self.__name__)
-        self.config = self.model.config if self.model is not None else self._loaded_config()
+        self.limit = self._limit(self.model if self.model is not None else self._shape())
         self.tokenizer = tokenizer
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Score]:
@@ -127,6 +129,25 @@ class RewardModelVerifier(ScaledVerifier):
             raise ValueError(f"reward model {self.source!r} lacks trained weights for {missing}, it is no reward model")
         return model.to(device)
 
+    def _shape(self) -> Any:
+        """The model without its weights, for a rank that does not score."""
+        import torch
+        from transformers import AutoModelForSequenceClassification
+
+        with torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(
+                self._loaded_config(), trust_remote_code=self.trust_remote_code
+            )
+
+    def _limit(self, model: Any) -> int | None:
+        positions = learned_positions(model)
+        if self.max_length is not None and positions is not None and self.max_length > positions:
+            raise ValueError(
+                f"max_length of {self.__name__!r} must be at most {positions}, the positions that its model has "
+                f"embeddings for, got {self.max_length}"
+            )
+        return self.max_length or longest_input(model)
+
     def _loaded_config(self) -> Any:
         if not isinstance(self.source, str):
             return self.source.config
@@ -164,16 +185,9 @@ class RewardModelVerifier(ScaledVerifier):
             text, special = render(self.tokenizer, conversation(batch, index), batch.prompts[index])
         except Exception as error:  # templates raise jinja's, and any of Python's
             return batch.error(index, f"raised {type(error).__name__}: {error}")
-        tokens = self.tokenizer(text, add_special_tokens=special)["input_ids"]
-        limit = self.max_length or self._model_limit()
-        batch.counts.setdefault("truncated", 0)
-        if limit is not None and len(tokens) > limit:
-            batch.counts["truncated"] += 1
-            tokens = tokens[-limit:]
+        tokens, truncated = tokens_within(self.tokenizer, text, self.limit, special=special)
+        batch.counts["truncated"] = batch.counts.get("truncated", 0) + truncated
         return tokens or [self.tokenizer.eos_token_id or 0]
-
-    def _model_limit(self) -> int | None:
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
     def _forward(self, rows: list[list[int]]) -> list[float]:
         """Scores of right-padded `rows`; out of memory, the batch is halved until one row remains."""
@@ -222,6 +236,8 @@ def check_reward_model(model: Any, tokenizer: Any, name: str) -> None:
     """Raise ValueError unless `model` gives one score and has an embedding for every id of `tokenizer`."""
     if model.config.num_labels != 1:
         raise ValueError(f"reward model of {name!r} must have one label, got {model.config.num_labels}")
+    if getattr(model.config, "summary_type", None) == "last":  # XLNet
+        raise ValueError(f"reward model of {name!r} must score its last token that is not padding, it scores the last")
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max(tokenizer.get_vocab().values())
     if largest >= rows:

@@ -70,13 +70,21 @@ class RewardServerVerifier(ScaledVerifier):
             raise ValueError(f"url must be an http(s) address or a list of them, got {url!r}")
         if api not in APIS:
             raise ValueError(f"api must be one of {', '.join(APIS)}, got {api!r}")
+        counts = {"retries": retries, "concurrency": concurrency, "breaker_failures": breaker_failures}
+        for name, value in counts.items():
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
         positive = {"timeout": timeout, "concurrency": concurrency, "breaker_failures": breaker_failures}
         for name, value in positive.items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value!r}")
         for name, value in {"retries": retries, "backoff": backoff, "breaker_pause": breaker_pause}.items():
-            if value < 0:
+            if not value >= 0:
                 raise ValueError(f"{name} must be zero or more, got {value!r}")
+        if headers is not None and not (
+            isinstance(headers, dict) and all(isinstance(text, str) for pair in headers.items() for text in pair)
+        ):
+            raise ValueError(f"headers must map names to texts, got {headers!r}")
         self.urls, self.api, self.model = ([one.rstrip("/") for one in urls], APIS[api], model)
         self.timeout, self.retries, self.backoff, self.concurrency = (timeout, retries, backoff, concurrency)
         self.headers = dict(headers or {})

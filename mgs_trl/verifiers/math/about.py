@@ -42,7 +42,7 @@ def _sides(piece: str) -> tuple[str, str] | None:
     exact, rounded = value(bare_left), value(bare_right)
     if exact is None:
         return f"{left} = {right}", f"{left} = {right}"
-    if rounded is None or not (_rounds(exact, rounded, bare_right) or _rounds(rounded, exact, bare_left)):
+    if rounded is None or not (is_rounding(exact, rounded, bare_right) or is_rounding(rounded, exact, bare_left)):
         return None
     named = _NAMED.match(left)
     right = f"{named.group(1)} = {right}" if named else right
@@ -54,7 +54,7 @@ def _bare(side: str) -> str:
     return split_unit(side.rpartition("=")[2])[0]
 
 
-def _rounds(exact: float, rounded: float, text: str) -> bool:
+def is_rounding(exact: float, rounded: float, text: str) -> bool:
     """Whether `rounded`, written as `text`, is `exact` rounded or cut off at the last place that it has."""
     place = last_place(text)
     if place is None:

@@ -12,9 +12,11 @@ from fractions import Fraction
 from mgs_trl.verifiers.math.about import readings
 from mgs_trl.verifiers.math.choice import boxed_choice, is_choice, same_choice
 from mgs_trl.verifiers.math.equal import equal
-from mgs_trl.verifiers.math.intervals import as_interval
+from mgs_trl.verifiers.math.equations import concluded
+from mgs_trl.verifiers.math.intervals import as_interval, ascending
+from mgs_trl.verifiers.math.order import in_order, mix_sets_with_tuples
 from mgs_trl.verifiers.math.pieces import as_terms, repetitions
-from mgs_trl.verifiers.math.reading import imaginary_readings, primes, readable, without_unit_text
+from mgs_trl.verifiers.math.reading import deleted, interpretations, is_task, readable, without_unit_text
 from mgs_trl.verifiers.math.signs import both_signs
 from mgs_trl.verifiers.math.systems import aligned
 from mgs_trl.verifiers.math.text import clean, has_loose_digits, normalise, number, same_in_base, same_words
@@ -26,7 +28,6 @@ _PERCENT = re.compile(r"\s*(?:\\?%|\\text\{\s*(?:percent|%|\\%)\s*\}|percent)\s*
 _MIXED = re.compile(r"(?<![\d.,/]) *(\d+) (\d+) ?/ ?(\d+)(?![\d.])")
 _SENTENCES = re.compile(r"(?:\n|[.!?] )[A-Z][a-z]|[Aa]nswer(?: is\b|:)")
 _WORDS = re.compile(r"[A-Za-z',-]+")
-_ASSIGNED = re.compile(r"([A-Za-z](?:_\{?\w+\}?)?)\s*=\s*")
 _CONSTANT, _SMALL_CONSTANT = re.compile(r"\+\s*C$"), re.compile(r"\+\s*c$")  # of integration
 _CLOSE = Fraction(1, 10**6)  # relative; math-verify rounds to six decimals, for which 0.00001 is 0.00002
 
@@ -51,6 +52,17 @@ def boxed(content: str) -> str:
     return f"\\boxed{{{content}}}"
 
 
+def comparable(gold: str, answer: str) -> bool:
+    """Whether the answer is of a kind that can be the gold answer: no equation in unknowns and nothing to be worked out
+    beside a value."""
+    return _compared(gold, answer) is not None
+
+
+def _compared(gold: str, answer: str) -> tuple[str, str] | None:
+    compared = concluded(clean(gold), clean(answer))
+    return None if compared is None or (is_task(compared[1]) and not is_task(compared[0])) else compared
+
+
 def _same(gold: str, answer: str) -> bool:
     """Equality as text, as a choice, as numbers with units, or as mathematics; 50% is both 50 and 1/2, except to
     another percentage."""
@@ -63,10 +75,15 @@ def _same(gold: str, answer: str) -> bool:
         return same_words(gold, answer)
     if (same := same_in_base(gold, answer)) is not None:
         return same
-    (gold, unit), (answer, other) = split_unit(clean(gold)), split_unit(clean(answer))
+    if (compared := _compared(gold, answer)) is None:
+        return False
+    gold, answer = compared
+    (gold, unit), (answer, other) = split_unit(gold), split_unit(answer)
     if unit is not None and other is not None and not same_unit(unit, other):
         return False
     bare_gold, bare_answer = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
+    if (unit is not None and bare_answer != answer) or (other is not None and bare_gold != gold):
+        return False
     if _same_value(bare_gold, bare_answer):
         return True
     if (bare_gold == gold) == (bare_answer == answer):
@@ -88,24 +105,25 @@ def _same_value(gold: str, answer: str) -> bool:
 
 
 def _bare_numbers(gold: str, answer: str) -> list[str]:
-    """Both without a unit that nobody knows and, unless they name different variables, without "x ="."""
-    texts = [without_unit_text(clean(text)) for text in (gold, answer)]
-    names = {match.group(1) for text in texts if (match := _ASSIGNED.match(text))}
-    return texts if len(names) > 1 else [_ASSIGNED.sub("", text) for text in texts]
+    """Both without a unit that nobody knows."""
+    return [without_unit_text(clean(text)) for text in (gold, answer)]
 
 
 def _same_mathematics(gold: str, answer: str) -> bool:
     gold, answer = clean(gold), clean(answer)
     if _CONSTANT.search(gold):
         answer = _SMALL_CONSTANT.sub("+C", answer)
-    gold, answer = as_interval(gold, answer), as_interval(answer, gold)
+    gold, answer = as_interval(ascending(gold), answer), as_interval(ascending(answer), gold)
     expected, found = (readable(keep_variables(_MIXED.sub(r"\1\\frac{\2}{\3}", text))) for text in (gold, answer))
     if expected is None or found is None or has_loose_digits(expected) or has_loose_digits(found):
         return False
-    if primes(expected) != primes(found) or max(len(expected), len(found)) > LONGEST:
+    if deleted(expected) != deleted(found) or max(len(expected), len(found)) > LONGEST:
         return False
     expected, found = aligned(both_signs(expected), both_signs(found))
     expected, found = as_terms(expected), as_terms(found)
+    expected, found = in_order(expected, found)
+    if mix_sets_with_tuples(expected, found):
+        return False
     if repetitions(expected) != repetitions(found):
         return False
-    return any(equal(boxed(one), boxed(other)) for one, other in imaginary_readings(expected, found))
+    return any(equal(boxed(one), boxed(other)) for one, other in interpretations(expected, found))

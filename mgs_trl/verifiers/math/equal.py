@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from importlib.util import find_spec, module_from_spec
 from typing import Any
 
 _ROUNDED = 1e-6  # math-verify compares six decimals
@@ -18,15 +19,14 @@ def equal(gold: str, prediction: str) -> bool:
 
     Without its own time limit: that needs a main thread and does not hold (the pool's does). Raises MemoryError.
     """
-    from math_verify import verify
-
+    _, verify = _math_verify()
     try:
         expected, found = _parsed(gold), _parsed(prediction)
         same = verify(expected, found, timeout_seconds=None, allow_set_relation_comp=True)
         return same and not _differ_though_tiny(expected, found) and not _differ_in_infinity(expected, found)
     except MemoryError:
         raise
-    except Exception:  # of a kind that `_let_memory_errors_out` did not know yet: not equal, as math-verify has it
+    except Exception:  # of a kind that `_math_verify` did not know yet: not equal, as math-verify has it
         return False
 
 
@@ -43,21 +43,56 @@ def value(text: str) -> float | None:
         return None
 
 
+def found_text(text: str) -> str:
+    """What math-verify takes for the answer in `text`, as written there; "" if nothing."""
+    try:
+        return next((part for part in reversed(_parsed(text)) if isinstance(part, str)), "")
+    except MemoryError:
+        raise
+    except Exception:
+        return ""
+
+
 def _parsed(text: str) -> list[Any]:
     # Of a box that it cannot read, "any_match" would take the last number: the 7 of `2 \pmod 7`.
     mode = "first_match" if text.startswith("\\boxed{") else "any_match"
-    return _parser()(text, parsing_timeout=None, extraction_mode=mode)
+    return _math_verify()[0](text, parsing_timeout=None, extraction_mode=mode)
 
 
 @lru_cache(maxsize=1)
-def _parser() -> Callable[..., list[Any]]:
-    """math-verify's parser, to which letters that differ by case are different: by itself it takes R/r for 1."""
-    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
-    from math_verify import parser
+def _math_verify() -> tuple[Callable[..., list[Any]], Callable[..., bool]]:
+    """Its `parse` and `verify`, to which letters that differ by case are different (by itself it takes R/r for 1), and
+    which let MemoryError out (it takes every Exception for "not equal": out of memory, a right answer would score 0.0).
 
-    by_case = ConversionConfig(lowercase_symbols=False)
-    parser.latex2sympy = partial(parser.latex2sympy, conversion_config=by_case)  # pyright: ignore[reportPrivateImportUsage]
-    return parser.parse
+    Both come from copies of its modules: a reward function of the user may use math-verify in this process.
+    """
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+
+    parser, grader = (_copy(f"math_verify.{name}") for name in ("parser", "grader"))
+    by_case = partial(parser.latex2sympy, conversion_config=ConversionConfig(lowercase_symbols=False))
+    survivable = tuple(kind for kind in Exception.__subclasses__() if kind is not MemoryError)
+
+    def parsed(*arguments: Any, **options: Any) -> Any:
+        try:
+            return by_case(*arguments, **options)
+        except MemoryError:
+            raise
+        except Exception as error:  # the grammar raises plain ones, which no tuple of subclasses holds
+            raise ValueError(str(error)) from error
+
+    parser.latex2sympy = parsed
+    for module in (parser, grader):
+        module.Exception = survivable  # an `except Exception` in it looks the name up in the module
+        module.TIMEOUT_WARNING_SHOWN = True  # it would warn that its own limit is off
+    return parser.parse, grader.verify
+
+
+def _copy(name: str) -> Any:
+    spec = find_spec(name)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _differ_though_tiny(expected: list[Any], found: list[Any]) -> bool:
@@ -97,35 +132,5 @@ def _infinite(value: Any) -> set[Any] | None:
 
 
 def warm_up() -> None:
-    """Import math-verify, build its grammar, and let MemoryError out of it, before the first sample's clock
-    runs."""
-    import logging
-
-    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns per sample that its own limit is off
+    """Import math-verify and build its grammar before the first sample's clock runs."""
     equal("\\boxed{\\frac{1}{2}}", "\\boxed{0.5}")
-    _let_memory_errors_out()
-
-
-def _let_memory_errors_out() -> None:
-    """math-verify takes every Exception for "not equal": out of memory, a right answer would score 0.0 unseen.
-
-    Its `except Exception` looks the name up in its module, where it now means all but MemoryError.
-    """
-    from math_verify import grader, parser
-
-    if hasattr(parser, "Exception"):
-        return
-    survivable = tuple(kind for kind in Exception.__subclasses__() if kind is not MemoryError)
-    latex2sympy = parser.latex2sympy
-
-    def parsed(*arguments: Any, **options: Any) -> Any:
-        try:
-            return latex2sympy(*arguments, **options)
-        except MemoryError:
-            raise
-        except Exception as error:  # the grammar raises plain ones, which no tuple of subclasses holds
-            raise ValueError(str(error)) from error
-
-    parser.latex2sympy = parsed  # pyright: ignore[reportPrivateImportUsage]
-    for module in (grader, parser):
-        module.Exception = survivable  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,4 +1,5 @@
-r"""Inequalities joined by "and" or "or" as intervals: `x<2\text{ or }x>3` is `(-\infty,2)\cup(3,\infty)`."""
+r"""Inequalities with the least bound first; those joined by "and" or "or" as intervals: `x<2\text{ or }x>3` is
+`(-\infty,2)\cup(3,\infty)`."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ _JOINED = re.compile(
 _SET = re.compile(
     r"\s*(?:[A-Za-z]\s*\\in(?![A-Za-z])\s*)?[(\[].*\\infty|.*\\cup(?![A-Za-z])|\s*[(\[].*[)\]]\s*$", re.DOTALL
 )
+_TURNED = {">": "<", r"\gt": "<"}
 _VARIABLE = re.compile(r"[A-Za-z]")
 
 _Bounds = tuple[str, str | None, str | None]  # variable, "[2" or "(-3", "5)" or "8]"
@@ -30,6 +32,15 @@ def as_interval(answer: str, other: str) -> str:
     if words == {"and"}:
         return _meet(known) or answer
     return r"\cup".join(_interval(below, above) for _, below, above in known)
+
+
+def ascending(answer: str) -> str:
+    r"""A chain of bounds with the least first, as math-verify compares them: `3 > x \ge 1` as `1 \le x < 3`."""
+    parts = _SIGN.split(answer.strip())
+    several = "," in answer or _JOINED.search(answer)
+    if several or len(parts) < 5 or not all(parts) or not all(re.fullmatch(_MORE, sign) for sign in parts[1::2]):
+        return answer
+    return " ".join(part if index % 2 == 0 else _TURNED.get(part, r"\le") for index, part in enumerate(parts[::-1]))
 
 
 def _bounds(inequality: str) -> _Bounds | None:

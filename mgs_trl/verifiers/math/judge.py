@@ -1,14 +1,14 @@
 r"""Judging a mathematical answer; runs in a worker process, imports math-verify there.
 
 The answer is the last `\boxed{...}` (agree.py compares it), or without a box what the text says
-(said.py).
+(said.py), unless it breaks off in a box.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from mgs_trl.boxed import last_boxed
+from mgs_trl.boxed import has_open_box, last_boxed
 from mgs_trl.verifiers.math.agree import agrees
 from mgs_trl.verifiers.math.equal import warm_up
 from mgs_trl.verifiers.math.pieces import depth
@@ -26,7 +26,9 @@ def judge(text: str, gold: str, fallback: Fallback = "text") -> float:
     answer = last_boxed(text)
     if answer is not None:
         return float(bool(answer) and depth(answer) <= DEEPEST and agrees(gold, answer))
-    return float(fallback != "none" and says(text, gold, last_line=fallback == "last_line"))
+    if fallback == "none" or has_open_box(text):
+        return 0.0
+    return float(says(text, gold, last_line=fallback == "last_line"))
 
 
 def _after_solution(gold: str) -> str:

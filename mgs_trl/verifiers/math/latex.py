@@ -5,21 +5,24 @@ r"""Notation that math-verify misreads, in the notation that it reads: `\log_2 5
 from __future__ import annotations
 
 import re
-import unicodedata
 from fractions import Fraction
+
+from mgs_trl.verifiers.math.arguments import with_braces
 
 _DOUBLED = re.compile(r"(?<!\\)\{\s*\{([^{}]*)(?<!\\)\}\s*\}")
 _SCRIPT = re.compile(r"([_^])\s*(\d+)(?=\s+\d)")
 _TWO_ARGUMENTS = re.compile(r"(\\(?:frac|[dt]?binom))\s*(\d)\s+(\d)|(\\[dt]?binom)\s*(\d)(\d)")
 _ROOT_ARGUMENT = re.compile(r"(\\sqrt)\s*(\d+)(?=\s+\d)")
 
-_VULGAR = {
-    ord(sign): "\\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", sign).split("\u2044"))
-    for sign in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"
-}
 _NAMES = (
     (re.compile(r"\\(?:nice|[dtcsx])frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\lg(?![A-Za-z])"), r"\\log_{10}"),
+    (re.compile(r"\\dots(?![A-Za-z])|…|\.\.\."), r"\\ldots "),
+    (re.compile(r"\\log\s*_\s*(?:\{\s*e\s*\}|e(?![A-Za-z]))"), r"\\ln "),
+    (re.compile(r"\\lbrace(?![A-Za-z])"), r"\\{"),
+    (re.compile(r"\\rbrace(?![A-Za-z])"), r"\\}"),
+    (re.compile(r"\\backslash(?![A-Za-z])"), r"\\setminus"),
+    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\colon(?![A-Za-z])|(?:\\(?:text|mathrm|mathbin|mathrel)\s*)?\{\s*:\s*\}"), ":"),
     (re.compile(r"∅|\\varnothing(?![A-Za-z])|(?:\\left\s*)?\\\{\s*(?:\\right\s*)?\\\}"), r"\\emptyset "),
     (re.compile(r"\^\s*(?:\{\s*\\prime\s*\}|\\prime(?![A-Za-z]))|[′’]"), "'"),
@@ -43,16 +46,15 @@ def respelled(text: str) -> str:
     """The text in other words of LaTeX, of the same meaning."""
     while (single := _DOUBLED.sub(r"{\1}", text)) != text:  # of `{{5}}` math-verify would make a set of a set
         text = single
-    text = text.translate(_VULGAR)
     for name, other in _NAMES:
         text = name.sub(other, text)
-    text = _REPEATING.sub(_as_fraction, _with_braces(text))
+    text = _REPEATING.sub(_as_fraction, with_braces(_apart(text)))
     text = _ODD_ROOT.sub(r"(-\1{\2})", text)
     text = _REVERSED.sub(_as_interval, text)
     return _TRIGONOMETRY.sub(lambda angle: _DEGREES.sub(r"(\\frac{\1\\pi}{180})", angle.group()), text)
 
 
-def _with_braces(text: str) -> str:
+def _apart(text: str) -> str:
     r"""Braces around the digits that stand for an argument: white space after them is none between two digits of a
     number."""
     text = _SCRIPT.sub(r"\1{\2}", text)

@@ -35,9 +35,14 @@ _LOOSE_DIGIT = re.compile(r"(?<![A-Za-z_\d])\d")  # that of "H2O" or "H_2O" is n
 
 _ALTERNATIVE = re.compile(r"\W*(?:or|and|nor|not|plus|minus)\b")
 
+_TASK = re.compile(
+    r"\\(?:i{0,3}int|oint|sum|prod|lim)(?![A-Za-z])|\\[dt]?frac\s*\{\s*(?:d|\\mathrm\s*\{\s*d\s*\})(?:\^[^{}]*)?\s*\}"
+)
+_GOES_ON = re.compile(r"\\[lc]dots(?![A-Za-z])")
 _PRIMES = re.compile(r"(?<=[A-Za-z)}])'+(?![A-Za-z])")
 
 _I = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
+_LOG = re.compile(r"\\log(?![A-Za-z])(?!\s*_)")
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _VARIABLE_I = re.compile(
     r"\\(?:sum|prod|bigcup|bigcap|hat|vec|bar|overline)(?![A-Za-z])|_\s*(?:i|\{[^{}]*i)"
@@ -59,9 +64,17 @@ def readable(answer: str) -> str | None:
     return None if _holds_more_than_a_unit(text) else text
 
 
-def imaginary_readings(gold: str, answer: str) -> list[tuple[str, str]]:
-    """Both answers as they are, and with i as the imaginary unit unless one of them has it as an index or as part of
-    a product of letters."""
+def interpretations(gold: str, answer: str) -> list[tuple[str, str]]:
+    r"""Both answers as they are, with i as the imaginary unit, and each with `\log` as the natural logarithm."""
+    pairs = _imaginary(gold, answer)
+    if not any(map(_LOG.search, (gold, answer))):
+        return pairs
+    return pairs + [(_LOG.sub(r"\\ln", one), _LOG.sub(r"\\ln", other)) for one, other in pairs]
+
+
+def _imaginary(gold: str, answer: str) -> list[tuple[str, str]]:
+    """Both as they are, and with i as the imaginary unit unless one of them has it as an index or as part of a product
+    of letters."""
     texts = gold, answer
     if not any(map(_I.search, texts)) or any(_VARIABLE_I.search(text) or _has_adjacent_i(text) for text in texts):
         return [texts]
@@ -90,9 +103,15 @@ def without_wrappers(text: str) -> str:
     return _WRAPPER.sub("", text)
 
 
-def primes(text: str) -> int:
-    """How many derivatives are marked by ', which math-verify deletes."""
-    return sum(len(marks) for marks in _PRIMES.findall(_WRAPPER.sub("", text)))
+def is_task(text: str) -> bool:
+    """Whether the text leaves an integral, a sum, a product, a limit or a derivative to be worked out."""
+    return _TASK.search(text) is not None
+
+
+def deleted(text: str) -> tuple[int, int]:
+    """How many derivatives are marked by ', and how often a list or a sum goes on (`...`): math-verify deletes both."""
+    marks = _PRIMES.findall(_WRAPPER.sub("", text))
+    return sum(map(len, marks)), len(_GOES_ON.findall(text))
 
 
 def _without_units_in_list(text: str) -> str:

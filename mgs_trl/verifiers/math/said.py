@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import re
 
-from mgs_trl.verifiers.math.agree import agrees, boxed, has_sentences
+from mgs_trl.verifiers.math.agree import agrees, boxed, comparable, has_sentences
 from mgs_trl.verifiers.math.choice import boxed_choice, is_choice, said_choice, same_choice
-from mgs_trl.verifiers.math.equal import equal
+from mgs_trl.verifiers.math.equal import equal, found_text
 from mgs_trl.verifiers.math.pieces import depth
 from mgs_trl.verifiers.math.reading import without_wrappers
 from mgs_trl.verifiers.math.text import normalise, number
@@ -78,7 +78,7 @@ def _said(gold: str, tail: str) -> bool:
     if _MATHEMATICS.search(gold):  # "I hope the answer is helpful" is no answer to it
         said = [(start, answer) for start, answer in said if not answer or _MATHEMATICS.search(answer)] or said
     if not said:
-        return equal(_expected(gold), tail)
+        return _finds(gold, tail)
     start, answer = said[-1]
     return _states(gold, answer, tail[start:])
 
@@ -92,11 +92,14 @@ def _states(gold: str, answer: str, rest: str) -> bool:
         return False  # of "5x" math-verify would take the 5
     if _MATHEMATICS.search(answer) and (_NEGATED.match(answer) or _is_undecided(answer)):
         return False
-    return equal(_expected(gold), rest)
+    return _finds(gold, rest)
 
 
-def _expected(gold: str) -> str:
-    return gold if has_sentences(gold) else boxed(gold)
+def _finds(gold: str, text: str) -> bool:
+    """Whether what math-verify finds in the text is the gold answer."""
+    if has_sentences(gold):
+        return equal(gold, text)
+    return equal(boxed(gold), text) and comparable(gold, found_text(text))
 
 
 def _without_reason(answer: str) -> str:

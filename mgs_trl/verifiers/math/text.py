@@ -11,20 +11,17 @@ from fractions import Fraction
 from itertools import zip_longest
 
 from mgs_trl.verifiers.math.latex import respelled
-
-# Full-width forms one by one: the compatibility form of all of Unicode (NFKC) would turn x² into x2.
-_TYPOGRAPHY = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_TYPOGRAPHY |= {ord("　"): " ", ord("。"): ".", ord("、"): ",", ord("−"): "-", ord("–"): "-", ord("\u200b"): ""}
-_TYPOGRAPHY |= {ord("²"): "^{2}", ord("³"): "^{3}", ord("×"): "\\times ", ord("⋅"): "\\cdot ", ord("·"): "\\cdot "}
-_TYPOGRAPHY |= {ord("∞"): "\\infty ", ord("≤"): "\\le ", ord("≥"): "\\ge ", ord("≠"): "\\ne ", ord("≈"): "\\approx "}
-_TYPOGRAPHY |= {ord("∪"): "\\cup ", ord("∩"): "\\cap ", ord("∈"): "\\in ", ord("π"): "\\pi ", ord("±"): "\\pm "}
+from mgs_trl.verifiers.math.typography import in_latex
 
 _WRAPPERS = re.compile(r"\\(?:text|textbf|textrm|textit|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]*)\}")
 _NEXT_EQUATION = re.compile(
     r"(?<=[\w)}\]$])(?<!quad)\s*(?:(?:\\q?quad|\\(?:lor|vee|land|wedge)(?![A-Za-z])|\\\\"
     r"|\\(?:text|mathrm)\s*\{\s*(?:and|or)\s*\})\s*)+(?=[A-Za-z](?:_\{?\w+\}?)?\s*=)"
 )  # of `x=1 \lor x=5`, a list
-_SPACING = re.compile(r"(?<!\\)\\[,;: ]|\\(?:quad|qquad|displaystyle)(?![A-Za-z])|[\s~]+")
+_SPACING = re.compile(
+    r"(?<!\\)\\(?:[,;: ]|[hv]space\s*\{[^{}]*\})|[\s~]+"
+    r"|\\(?:q?quad|(?:display|text|script)style|tiny|small|normalsize|[lL]arge|LARGE|huge|Huge|rm|bf|it)(?![A-Za-z])"
+)
 _NARROW = re.compile(r"(?<!\\)\\!\s*")
 _SIZES = re.compile(r"\\(?:left|right|big|Big|bigg|Bigg)(?![A-Za-z])")
 _EMPHASIS = re.compile(r"(\*\*|__|\*|`)(?=\S)(.*\S)\1", re.DOTALL)
@@ -65,7 +62,7 @@ _FRACTION = re.compile(rf"([-+]?)\s*(?:{_WHOLE}(?:\s+|(?=\\)))?{_RATIO}")
 def clean(answer: str) -> str:
     """The answer without emphasis, dollar signs around it, a label ("Answer:") and a final full stop, with single
     spaces for every kind of spacing."""
-    answer = _NARROW.sub("", answer.translate(_TYPOGRAPHY)).replace("{,}", ",")
+    answer = _NARROW.sub("", in_latex(answer)).replace("{,}", ",")
     answer = answer if "\\begin" in answer else _NEXT_EQUATION.sub(", ", answer)
     answer = respelled(_SPACING.sub(" ", answer)).strip(" ")
     before = None

@@ -59,6 +59,8 @@ def test_every_form_of_a_recipe(spec, expected):
         ({"math": {"domain_column": "x"}}, "no option 'domain_column'"),
         ({"math": None, "weight": -1}, "weight of verifier 'math' must be a number, zero or more"),
         ({"math": None, "weight": "1"}, "must be a number"),
+        ({"math": None, "weight": 0}, "weight of one verifier at least must be more than zero, all are 0"),
+        ([{"math": None, "weight": 0}, {"thinking_format": {}, "weight": 0.0}], "more than zero, all are 0"),
         ("misbehaving:missing", "cannot be imported"),
         ("no_such_module:f", "cannot be imported"),
         ("misbehaving:not_a_function", "is a int, not a function"),

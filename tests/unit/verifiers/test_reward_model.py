@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -10,6 +10,10 @@ from transformers import (
     LlamaForCausalLM,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    XLNetConfig,
+    XLNetForSequenceClassification,
 )
 
 from mgs_trl.verifiers import RewardModelVerifier, VerifierError, build_verifier
@@ -163,6 +167,42 @@ def test_long_conversations_lose_their_beginning_and_are_counted(model):
         expected = model(input_ids=torch.tensor([ids])).logits.item()
     assert scores[0] == pytest.approx(expected, rel=1e-5)
     assert counts["verifier/reward_model/truncated"] == 2.0
+
+
+def roberta(positions=12, padding=3):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokens = {"vocab_size": len(VOCABULARY), "pad_token_id": padding, "max_position_embeddings": positions}
+    return RobertaForSequenceClassification(RobertaConfig(**sizes, **tokens, num_labels=1)).eval()
+
+
+def test_a_model_whose_positions_begin_behind_padding_takes_that_many_tokens_fewer_and_keeps_the_first_token():
+    model, made, counts = roberta(positions=12, padding=3), tokenizer(template=None), {}
+    made.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    verifier = RewardModelVerifier(model=model, tokenizer=made)
+    scores = verifier(["a b ", "a b "], ["c d e f g h i j", "c d"], log_metric=counts.__setitem__)
+    rows = [
+        tokenizer()(text, return_tensors="pt")["input_ids"] for text in ("<s> e f g h i j </s>", "<s> a b c d </s>")
+    ]
+    with torch.no_grad():
+        expected = [model(input_ids=row).logits.item() for row in rows]
+    assert scores == pytest.approx(expected, rel=1e-5)
+    assert counts["verifier/reward_model/truncated"] == 1.0
+
+
+def test_more_tokens_than_the_model_has_positions_for_are_refused_at_load():
+    verifier = RewardModelVerifier(model=roberta(positions=12, padding=3), tokenizer=tokenizer(), max_length=9)
+    with pytest.raises(ValueError, match=r"max_length of 'reward_model' must be at most 8, the positions .* got 9"):
+        verifier.load()
+
+
+def test_a_model_that_scores_padding_is_refused_at_load():
+    sizes = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32, "vocab_size": len(VOCABULARY)}
+    model = XLNetForSequenceClassification(XLNetConfig(**sizes, num_labels=1))
+    with pytest.raises(ValueError, match="must score its last token that is not padding"):
+        RewardModelVerifier(model=model, tokenizer=tokenizer()).load()
 
 
 @pytest.mark.parametrize(

@@ -290,6 +290,11 @@ def test_rows_of_other_domains_are_not_sent(serve):
         ({"api": "rest"}, "api"),
         ({"timeout": 0}, "timeout"),
         ({"retries": -1}, "retries"),
+        ({"retries": 1.5}, "retries must be a whole number, got 1.5"),
+        ({"concurrency": True}, "concurrency must be a whole number, got True"),
+        ({"backoff": float("nan")}, "backoff must be zero or more, got nan"),
+        ({"headers": {"X-Key": 12345}}, r"headers must map names to texts, got \{'X-Key': 12345\}"),
+        ({"headers": ["X-Key: 1"]}, "headers must map names to texts"),
     ],
 )
 def test_options_are_checked(options, message):

@@ -90,6 +90,16 @@ DOES_NOT_SAY = [
     ("3", "The answer is 3 hours and 20 minutes."),
     ("3", "The answer is 3 and a half"),
     ("3", "The answer is 3,4"),
+    # no value
+    ("5", "So $x^2=5$."),
+    ("5", "The answer is $x+y=5$"),
+    ("5", "So we get $x=6=5$."),
+    ("5050", r"We get $\sum_{k=1}^{100} k$."),
+    # a box that was cut off
+    ("5", r"\boxed{5"),
+    ("5", r"Therefore the answer is \boxed{5"),
+    ("5", r"The answer is 5: \boxed{5"),
+    ("10", r"We get $5 \cdot 2 = 10$, hence \boxed {10"),
 ]
 
 

@@ -15,23 +15,6 @@ FIVE = [
 NOT_FIVE = [
     "5x", "5i", "5 x", "5d", "5t", "5ab", "5A", r"5\pi", "5 million", r"5\text{ million}", "5 or 6", "5, 6", "5 6", "-5 cm", "50 cm", "5 + x", "5!", "6 cm",
 ]  # fmt: skip
-EQUAL = [
-    ("18", r"\text{18元}"), ("-5", "－5"), ("(1,2)", "（1，2）"), (r"25\pi", r"25\pi\text{ cm}^2"), ("5 cm", r"5\text{ centimeters}"), ("5 cm", "5"),
-    (r"5\text{ m/s}", r"5\ \frac{m}{s}"), ("10 dollars", r"\$10"), ("100 square meters", r"100\text{ m}^2"), (r"30^\circ", r"30\text{ degrees}"),
-    ("7/2", "3 1/2"), ("3.5", "3 1/2"), ("3 1/2", "7/2"), (r"3\frac{1}{2}", "3 1/2"), ("-3.5", "-3 1/2"),
-    ("1000", "1 000"), ("1000000", r"1\,000\,000"), ("1000", "1{,}000"), ("5 million", "5,000,000"),
-    ("0.5", r"$50\%$"), (r"$50\%$", r"\frac12"), (r"$50\%$", "50"), (r"\frac12", r"**50\%**"), ("0.5", r"\(50\%\)"),
-    ("5", r"{5\text{ cm}}"), (r"(-\infty,\frac12]", r"{x \le \frac{1}{2}}"), ("B", "{B}"), (r"\frac{\sqrt{3}}{2}", r"{\frac{\sqrt{3}}{2}}"), ("x^2", "{x}^{2}"), (r"\{1,2\}", r"{\{2,1\}}"), ("yes", r"{\text{Yes}}"),
-    ("0.00001", "1e-05"), ("1e-05", r"10^{-5}"), ("1e-3", "0.001"), ("6.02e23", r"6.02 \times 10^{23}"), ("1e16", "10000000000000000"),
-    ("3.0e8 m/s", r"3\times 10^8\ \text{m/s}"), ("True", "true"), ("x²", "x^2"),
-    ("A", "Option A"), ("B", "(b)"), ("B", r"\text{Option B}"), ("B", "(B) red"),
-]  # fmt: skip
-DIFFERENT = [
-    ("5 cm", "5 m"), ("5 cm", "5 cm^2"), ("5 m/s", "5 m/s^2"), ("5 dollars", "5 euros"), ("5d", "5"), ("x+3", "x+3t"), (r"50\%", "0.05"), ("x^2", "{x}^{3}"), ("(1,2)", "{(2,1)}"), (r"$50\%$", "0.05"), (r"50\%", r"$5\%$"),
-    ("31/2", "3 1/2"), ("3 1/2", "31/2"), ("12", "1 2"), ("1 2", "12"), ("100", "1 00"), ("2", "2 1/2"), ("x^2", "x2"), ("x2", "x²"),
-    ("0.00001", "0.00002"), ("0.0000001", "0"), ("1e-3", "0.002"), ("6.02e23", r"6.02 \times 10^{22}"), ("True", "false"), ("AB", "ab"),
-    ("A", "A or B or C"), ("A", "A, B"), ("A", "(A) and (B)"), ("C", "C + 1"),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", FIVE)
@@ -42,16 +25,6 @@ def test_five_with_a_unit_or_other_typography_is_five(answer):
 @pytest.mark.parametrize("answer", NOT_FIVE)
 def test_what_looks_like_a_unit_but_is_none_stays(answer):
     assert judge(f"so it is \\boxed{{{answer}}}", "5") == 0.0
-
-
-@pytest.mark.parametrize(("gold", "answer"), EQUAL)
-def test_equal(gold, answer):
-    assert judge(f"so it is \\boxed{{{answer}}}", gold) == 1.0
-
-
-@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
-def test_different(gold, answer):
-    assert judge(f"so it is \\boxed{{{answer}}}", gold) == 0.0
 
 
 @pytest.mark.parametrize(

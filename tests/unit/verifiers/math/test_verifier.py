@@ -7,34 +7,6 @@ from mgs_trl.boxed import last_boxed
 from mgs_trl.verifiers import MathVerifier, math_verifier
 from mgs_trl.verifiers.math.judge import judge
 
-EQUAL = [
-    ("5", "5.0"), (r"\frac{1}{2}", "0.5"), (r"\frac12", r"\dfrac{1}{2}"), ("1/2", r"\frac{1}{2}"), ("-\\frac{1}{2}", "\\frac{-1}{2}"),
-    (r"11\frac{1}{2}", "11.5"), ("1,000", "1000"), (r"\sqrt{8}", r"2\sqrt{2}"), (r"2\pi", "6.283185307"), ("2+3i", "3i+2"),
-    ("x^2+2x+1", "(x+1)^2"), ("x=3", "3"), ("3", "x=3"), ("y=2x+3", "y=3+2x"), (r"2\le x", r"x\ge2"),
-    ("(1,2]", "(1, 2]"), (r"(-\infty, 3)", r"\left(-\infty,3\right)"), (r"[0,1)\cup(2,3)", r"[0,1) \cup (2,3)"), (r"x \in [1,2]", "[1,2]"),
-    (r"\{1,2,3\}", r"\{3, 2, 1\}"), (r"3\text{ or }4", "3, 4"), ("(1,2)", "(1, 2)"),
-    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}"),
-    ("50%", r"50\%"), (r"50\%", "0.5"), (r"50\%", r"\frac{1}{2}"), ("50", r"50\%"), ("0.5", r"50\text{ percent}"),
-    ("10", r"10\text{ cm}"), (r"10\text{ cm}", "10"), ("10 cm", "10"), (r"90^\circ", "90"), ("5", r"\$5"),
-    ("A", "A"), ("(A)", "A"), ("A", r"\text{(A)}"), ("B", "B. red"), ("C", r"\textbf{(C)}\ 12"),
-    ("Evelyn", r"\text{Evelyn}"), (r"\text{even}", "even"), ("east", r"\text{east}."),
-]  # fmt: skip
-DIFFERENT = [
-    ("5", "6"), ("5", "-5"), ("50", "5000"), ("0.33", "1/3"), (r"\frac12", "2"), ("x", "y"), ("(1,2)", "(2,1)"), ("[1,2]", "(1,2)"),
-    ("(1,2]", "[1,2]"), ("1,2", "1,3"), ("3", "3,4"), ("12", "1,2"), ("A", "B"), ("A", "Apple is nice"), ("A", "AB"), ("B", "(C) B"),
-    ("even", "odd"), ("0", r"\emptyset"), (r"50\%", r"5\%"), (r"50\%", "5"), (r"0.5", r"5\%"), ("5", ""), ("5", " "),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("gold", "answer"), EQUAL)
-def test_equal_answers_score_one(gold, answer):
-    assert judge(f"so it is $\\boxed{{{answer}}}$.", gold) == 1.0
-
-
-@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
-def test_different_answers_score_zero(gold, answer):
-    assert judge(f"so it is $\\boxed{{{answer}}}$.", gold) == 0.0
-
 
 @pytest.mark.parametrize(
     ("text", "content"),
@@ -151,3 +123,12 @@ def test_options_and_rows_are_checked_at_load_time():
         with pytest.raises(ValueError, match=f"row 0: answer must be a finite number, got {number}"):
             math_verifier.validate_rows([{"domain": "math", "answer": number}])
     assert math_verifier.required_columns == ("answer",)
+
+
+def test_math_verify_stays_as_it_is_for_others_in_the_process():
+    import math_verify
+
+    assert judge(r"\boxed{R}", "r") == 0.0
+    assert not hasattr(math_verify.parser, "Exception")
+    both = [math_verify.parse(text, parsing_timeout=None) for text in ("$R$", "$r$")]
+    assert math_verify.verify(*both, timeout_seconds=None)  # by itself it takes letters of both cases for the same

@@ -17,13 +17,6 @@ NOT_THREE = [
     r"3\text{, four}", r"3\text{ four}", r"3\text{ or four}", r"3\text{ apples or four}", r"3\text{ out of ten}", r"3\text{ to four}", r"3\text{ feet four inches}", r"3\text{ pi}", r"3\text{ less than x}", r"3\text{ times x}",
     r"3\text{x}", r"3\text{ x}", r"3\text{k}", r"3\text{M}", r"3\text{b}", r"3\text{ lakh}", r"3\text{ crores}", r"3\text{ bn}", r"3\text{ mln}", r"3\text{ ‰}", r"3\text{ at least}", r"3\mathrm{M}", r"3\mathrm{ dozen}", r"\text{3 dozen}", "3 dozen", "3 hundred", r"3\text{万}",
 ]  # fmt: skip
-EQUAL = [
-    ("300", r"3\text{ hundred}"), ("300", "3 hundred"), (r"3\text{ dozen}", "3 dozen"), ("3x", r"3\text{x}"), (r"12:30\text{ p.m.}", r"12:30\text{ PM}"), (r"12:30\text{ p.m.}", "12:30 pm"), ("12:30 a.m.", "12:30"), ("12:30", "12:30am"),
-]  # fmt: skip
-DIFFERENT = [
-    ("3", "300"), ("3", "3 hundred"), (r"12:30\text{ p.m.}", r"12:30\text{ a.m.}"), ("12:30 pm", "12:30 am"), (r"12:30\text{ p.m.}", r"12:31\text{ p.m.}"), (r"5\text{ p.m.}", r"5\text{ a.m.}"), ("5 pm", "5 am"), ("5 pm", "6 pm"), ("12:30", "12:31 pm"),
-    ("3x", "3x^2"), (r"3\text{ dozen}", "3"),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("answer", THREE)
@@ -34,16 +27,6 @@ def test_what_is_counted_or_measured_is_ignored(answer):
 @pytest.mark.parametrize("answer", NOT_THREE)
 def test_what_changes_the_number_is_not(answer):
     assert judge(f"so it is \\boxed{{{answer}}}", "3") == 0.0
-
-
-@pytest.mark.parametrize(("gold", "answer"), EQUAL)
-def test_equal(gold, answer):
-    assert judge(f"so it is \\boxed{{{answer}}}", gold) == 1.0
-
-
-@pytest.mark.parametrize(("gold", "answer"), DIFFERENT)
-def test_different(gold, answer):
-    assert judge(f"so it is \\boxed{{{answer}}}", gold) == 0.0
 
 
 @pytest.mark.parametrize(
