@@ -25,6 +25,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "single_partition_of_fp32_groups",  # [group].grad -> the partition's reduced gradient, on the host
         "accumulated_grads_in_cpu",  # {parameter id: tensor} -> what earlier micro-batches added up to
         "norm_for_param_grads",  # {parameter id: norm} -> from which the gradient norm is taken
+        "_offload_accumulated_param_ids",  # parameters that micro-batches have reached
+        "_finalize_cpu_offload_gradient_accumulation",  # () -> these parameters' gradients are copied to the host
         "local_overflow",  # whether a reduced gradient was not finite
     ),
     "BF16_Optimizer": (
@@ -38,6 +40,12 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "grad_partitions_flat_buffer",  # where micro-batches accumulate
         "fp32_partitioned_groups_flat",  # offloaded: [group].grad -> the reduced gradient, on the host
         "offload_optimizer",
+    ),
+    "DeepSpeedZeroOptimizer_Stage3, offloaded": (
+        "get_param_id",
+        "norm_for_param_grads",  # {parameter id: norm} -> as above
+        "_offload_boundary_param_ids",  # ds_id of the parameters that micro-batches have reached
+        "_finalize_offload_gradient_accumulation",  # () -> these parameters' gradients are copied to the host
     ),
 }
 

@@ -78,6 +78,12 @@ class OffloadedPartitionedEngine(PartitionedEngine):
         super().__init__(accelerator, engine, names)
         require(self.optimizer, "DeepSpeedZeroOptimizer, offloaded")
 
+    def after_reduction(self) -> None:
+        # DeepSpeed has copied what its last micro-batch reached, and has a norm of each; the rest is copied here.
+        optimizer = self.optimizer
+        optimizer._offload_accumulated_param_ids -= optimizer.norm_for_param_grads.keys()
+        optimizer._finalize_cpu_offload_gradient_accumulation()
+
     def gradients(self) -> Sequence[Tensor | None]:
         get_accelerator().synchronize()  # pyright: ignore[reportOptionalMemberAccess]  # copies to the host are asynchronous
         partitions = self.optimizer.single_partition_of_fp32_groups
@@ -85,6 +91,8 @@ class OffloadedPartitionedEngine(PartitionedEngine):
 
     def clear(self) -> None:
         super().clear()
+        self.optimizer._offload_accumulated_param_ids.clear()
+        self.optimizer.norm_for_param_grads.clear()
         for accumulated in self.optimizer.accumulated_grads_in_cpu.values():
             accumulated.zero_()
         # A parameter that the next domain does not reach would otherwise keep this domain's gradient.
