@@ -37,6 +37,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "compiled": {"settings": {"torch_compile": True, "torch_compile_backend": "eager"}},
     "other": {"record": True, "salts": {"chat": "other"}, "settings": {"max_steps": 1}},
     "nonfinite": {"trainer": "NonFinite"},
+    "twice": {"trainer": "TrainedTwice", "settings": {"max_steps": 1}},
     # 3, 9 and 12 rows: neither 2 nor 4 ranks divide 3 or 9.
     **{
         f"uneven-{loss}": {
@@ -89,6 +90,7 @@ TWO = cases(
     ("other", ("zero3", "fsdp2")),
     ("nonfinite", ("ddp", "zero2_offload", "zero3", "fsdp2")),
     *((kind, ("ddp",)) for kind in UNEVEN),
+    ("twice", ("zero2",)),
     ("labels", ("ddp",)),
     ("labels-other", ("ddp",)),
     ("saved", RESUMED),

@@ -81,6 +81,11 @@ def test_output_head_apart_from_the_final_norm_is_refused_on_fsdp2(two):
         assert "ValueError: the output head is trained, but FSDP2 shards it apart" in two["head-fsdp2"].error(rank)
 
 
+def test_second_call_of_train_is_refused_on_deepspeed(two):
+    for rank in range(2):
+        assert "ValueError: train() was called after train() or evaluate()" in two["twice-zero2"].error(rank)
+
+
 def test_evaluation_before_and_between_steps_changes_nothing(single, two):
     """FSDP2 leaves parameters whole after a forward that no backward follows."""
     assert_evaluated(two["evaluated-fsdp2"], single["three"])

@@ -69,7 +69,15 @@ class LoneParameter(MGSTrainer):
         return super().compute_loss(model, inputs, *args, **kwargs)
 
 
-TRAINERS = {c.__name__: c for c in (MGSTrainer, RankLabels, NonFinite, FailingVerifier, LoneParameter)}
+class TrainedTwice(MGSTrainer):
+    """`train` is called again."""
+
+    def train(self, *args, **kwargs):
+        super().train(*args, **kwargs)
+        return super().train(*args, **kwargs)
+
+
+TRAINERS = {c.__name__: c for c in (MGSTrainer, RankLabels, NonFinite, FailingVerifier, LoneParameter, TrainedTwice)}
 
 
 class ShardRecorder:
