@@ -7,7 +7,7 @@ MAIN_ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
 COMPILED = ("ddp", "zero2", "fsdp2")
 COUNTED = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
 OFFLOADED = ("zero2_offload", "zero3_offload")
-BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16")
+BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16", "zero2_bf16_sums", "zero3_bf16_sums")
 RESUMED = ("zero3", "fsdp2")
 RESUMED_TOO = ("ddp", "zero1", "zero2", "zero1_bf16", "zero2_offload", "zero3_offload")
 #: What is set for each loss. Means over the tokens of micro-batches of one row do not depend on the ranks.

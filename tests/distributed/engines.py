@@ -13,7 +13,7 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 
-def deepspeed_config(stage: int, offload: bool = False, bf16: bool = False) -> dict[str, Any]:
+def deepspeed_config(stage: int, offload: bool = False, bf16: bool = False, fp32_sums: bool = True) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": stage}
     if offload:
         zero["offload_optimizer"] = {"device": "cpu"}
@@ -27,11 +27,9 @@ def deepspeed_config(stage: int, offload: bool = False, bf16: bool = False) -> d
         "gradient_accumulation_steps": "auto",
     }
     if bf16:
-        config |= {
-            "bf16": {"enabled": True},
-            "data_types": {"grad_accum_dtype": "fp32"},
-            "communication_data_type": "fp32",
-        }
+        config["bf16"] = {"enabled": True}
+    if bf16 and fp32_sums:
+        config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
     return config
 
 
@@ -47,6 +45,8 @@ ENGINES: dict[str, dict[str, Any]] = {
     "zero1_bf16": {"deepspeed": deepspeed_config(1, bf16=True), "bf16": True},
     "zero2_bf16": {"deepspeed": deepspeed_config(2, bf16=True), "bf16": True},
     "zero3_bf16": {"deepspeed": deepspeed_config(3, bf16=True), "bf16": True},
+    "zero2_bf16_sums": {"deepspeed": deepspeed_config(2, bf16=True, fp32_sums=False), "bf16": True},
+    "zero3_bf16_sums": {"deepspeed": deepspeed_config(3, bf16=True, fp32_sums=False), "bf16": True},
     "fsdp2": {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}},
 }
 #: Class of the wrapped model (or of the optimizer, with DeepSpeed) that a case must really have trained with.
@@ -61,6 +61,8 @@ EXPECTED = {
     "zero1_bf16": "BF16_Optimizer",
     "zero2_bf16": "DeepSpeedZeroOptimizer",
     "zero3_bf16": "DeepSpeedZeroOptimizer_Stage3",
+    "zero2_bf16_sums": "DeepSpeedZeroOptimizer",
+    "zero3_bf16_sums": "DeepSpeedZeroOptimizer_Stage3",
     "fsdp2": "FSDPModule",
 }
 
