@@ -20,6 +20,15 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "get_param_id",
         "averaged_gradients",  # [group] -> the reduced parts, after a backward at a boundary; padding is flagged
         "cpu_offload",
+        "overlap_comm",
+        "partition_gradients",  # whether it is ZeRO-2
+        # Of ZeRO-1 with overlap_comm:
+        "reduce_gradients",  # () -> reduces what its hooks have queued at a boundary
+        "ipg_buckets",  # {dtype: bucket}, of `params`, tuples that end with a parameter id: what is queued
+        "bit16_groups",  # [group] -> all parameters
+        "params_already_reduced",  # [parameter id] -> whether
+        "get_gradient_for_reduction",  # (parameter) -> what has accumulated, or None
+        "reduce_ready_partitions_and_remove_grads",  # (parameter, group) -> queues it
     ),
     "DeepSpeedZeroOptimizer, offloaded": (
         "single_partition_of_fp32_groups",  # [group].grad -> the partition's reduced gradient, on the host

@@ -1,7 +1,8 @@
 """ZeRO-1 and ZeRO-2: every rank holds a partition of each flattened parameter group's gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -42,6 +43,8 @@ class PartitionedEngine(ZeroEngine):
         self.shard_group = self.optimizer.real_dp_process_group[0]
         self._parts = [part for part in self._own_parts(names) if part.numel > 0]
         self._pieces = [Piece(part.name, part.numel) for part in self._parts]
+        if self.optimizer.overlap_comm and not self.optimizer.partition_gradients:
+            self.optimizer.reduce_gradients = partial(_reduce_all, self.optimizer, self.optimizer.reduce_gradients)
 
     def _own_parts(self, names: dict[str, nn.Parameter]) -> Iterator[_Part]:
         optimizer = self.optimizer
@@ -69,6 +72,19 @@ class PartitionedEngine(ZeroEngine):
         for tensors in self.optimizer.averaged_gradients.values():
             for tensor in tensors or ():
                 tensor.zero_()
+
+
+def _reduce_all(optimizer: Any, reduce_gradients: Callable[..., None], **kwargs: Any) -> None:
+    """ZeRO-1's `reduce_gradients` with `overlap_comm`, where DeepSpeed has queued what the last micro-batch reached;
+    the rest that has accumulated is queued, too."""
+    queued = {key for bucket in optimizer.ipg_buckets.values() for _, _, key in bucket.params}
+    for group, parameters in enumerate(optimizer.bit16_groups):
+        for parameter in parameters:
+            key = optimizer.get_param_id(parameter)
+            reduced = key in queued or optimizer.params_already_reduced[key]
+            if not reduced and optimizer.get_gradient_for_reduction(parameter) is not None:
+                optimizer.reduce_ready_partitions_and_remove_grads(parameter, group)
+    reduce_gradients(**kwargs)
 
 
 class OffloadedPartitionedEngine(PartitionedEngine):

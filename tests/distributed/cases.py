@@ -6,7 +6,8 @@ FEWER_ENGINES = ("ddp", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offlo
 MAIN_ENGINES = ("ddp", "zero2", "zero3", "fsdp2")
 COMPILED = ("ddp", "zero2", "fsdp2")
 COUNTED = ("ddp", "zero1", "zero2", "zero3", "fsdp2")
-OFFLOADED = ("zero2_offload", "zero3_offload")
+#: Where DeepSpeed itself loses a gradient that the last micro-batch does not reach.
+FORGETFUL = ("zero1_overlap", "zero2_offload", "zero3_offload")
 BF16 = ("zero1_bf16", "zero2_bf16", "zero3_bf16", "zero2_bf16_sums", "zero3_bf16_sums")
 RESUMED = ("zero3", "fsdp2")
 RESUMED_TOO = ("ddp", "zero1", "zero2", "zero1_bf16", "zero2_offload", "zero3_offload")
@@ -83,7 +84,7 @@ TWO = cases(
     ("two", ("zero3", "fsdp2")),
     ("none", COUNTED),
     ("lora", ("zero3",)),
-    ("lone", ("ddp", *OFFLOADED)),
+    ("lone", ("ddp", *FORGETFUL)),
     ("head", ("fsdp2",)),
     ("evaluated", ("fsdp2",)),
     ("heldout", ("ddp",)),

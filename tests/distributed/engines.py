@@ -13,8 +13,10 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 
-def deepspeed_config(stage: int, offload: bool = False, bf16: bool = False, fp32_sums: bool = True) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": stage}
+def deepspeed_config(
+    stage: int, offload: bool = False, bf16: bool = False, fp32_sums: bool = True, **options: Any
+) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": stage, **options}
     if offload:
         zero["offload_optimizer"] = {"device": "cpu"}
     config = {
@@ -39,6 +41,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "zero1": {"deepspeed": deepspeed_config(1)},
     "zero2": {"deepspeed": deepspeed_config(2)},
     "zero3": {"deepspeed": deepspeed_config(3)},
+    "zero1_overlap": {"deepspeed": deepspeed_config(1, overlap_comm=True)},
     "zero1_offload": {"deepspeed": deepspeed_config(1, offload=True)},
     "zero2_offload": {"deepspeed": deepspeed_config(2, offload=True)},
     "zero3_offload": {"deepspeed": deepspeed_config(3, offload=True)},
@@ -55,6 +58,7 @@ EXPECTED = {
     "zero1": "DeepSpeedZeroOptimizer",
     "zero2": "DeepSpeedZeroOptimizer",
     "zero3": "DeepSpeedZeroOptimizer_Stage3",
+    "zero1_overlap": "DeepSpeedZeroOptimizer",
     "zero1_offload": "DeepSpeedZeroOptimizer",
     "zero2_offload": "DeepSpeedZeroOptimizer",
     "zero3_offload": "DeepSpeedZeroOptimizer_Stage3",
