@@ -33,7 +33,7 @@ from mgs_trl.training.metrics import DomainMetrics, kl_of_tokens
 from mgs_trl.training.mix import DomainMix, check_supported
 from mgs_trl.training.padding import can_do_without_padding
 from mgs_trl.training.rollout_trainer import RolloutTrainer
-from mgs_trl.training.window import RowBlock, WindowShape, check_rows, cut_windows, gather_rows, scale_gradient
+from mgs_trl.training.window import RowBlock, WindowShape, check_rows, cut_windows, gather_rows, scale_loss
 
 STATE_FILE = "surgery_state.pt"
 
@@ -80,6 +80,7 @@ class MGSTrainer(RolloutTrainer):
             check_supported(args, train_dataset)
         self._domain_metrics = {"train": DomainMetrics(), "eval": DomainMetrics()}
         self._rewards_per_func = self._block = None
+        self._means: tuple[tuple[Tensor | None, float | Tensor], ...] = ()  # of that block
         self._sampling = parse_sampling(args).among(self.mix.names)
         self._temperature, self._seconds = TemperatureChoice(), defaultdict(float)
         self._token_sums: Tensor | None = None  # [T, 3]: entropy, KL and tokens of each domain since the last log
@@ -271,9 +272,9 @@ class MGSTrainer(RolloutTrainer):
         self._block = inputs
         try:
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return scale_loss(loss, inputs, self._means)
         finally:
-            self._block = None
-        return loss if isinstance(inputs.loss_scale, float) and inputs.loss_scale == 1.0 else loss * inputs.loss_scale
+            self._block, self._means = None, ()
 
     def _get_per_token_logps_and_entropies(
         self, *args: Any, **kwargs: Any
@@ -283,10 +284,8 @@ class MGSTrainer(RolloutTrainer):
         if block is None or entropies is None:
             return logps, entropies, aux_loss
         self._add_token_sums(block, logps.detach(), entropies.detach())
-        # TRL adds the entropy bonus and the router loss, which are means over the micro-batch, before `compute_loss`
-        # scales the block's loss as a whole: their gradients get the ratio of the two scales here.
-        entropies = scale_gradient(entropies, block.token_scale / block.loss_scale)
-        aux_loss = None if aux_loss is None else scale_gradient(aux_loss, block.row_scale / block.loss_scale)
+        # The entropy bonus and the router's loss are means over the micro-batch, whatever the loss of its rows is.
+        self._means = ((entropies, block.token_scale), (aux_loss, block.row_scale))
         return logps, entropies, aux_loss
 
     # --- metrics ---

@@ -28,6 +28,8 @@ class DomainDeepSpeedEngineWrapper(DeepSpeedEngineWrapper):
     def backward(self, loss: Tensor, sync_gradients: bool = True, **kwargs: Any) -> None:
         self.engine.set_gradient_accumulation_boundary(is_boundary=self.reduce or sync_gradients)
         self.engine.backward(loss, **kwargs)
+        if self.reduce or sync_gradients:
+            self._owner.after_reduction()
         if sync_gradients:
             if self._owner.before_step is not None:
                 self._owner.before_step()
@@ -62,6 +64,9 @@ class ZeroEngine(Engine):
 
     def materialize(self, index: int) -> Tensor:
         raise AssertionError("DeepSpeed holds a gradient, if only of zeros, for every trainable parameter")
+
+    def after_reduction(self) -> None:
+        """Called when what has accumulated is reduced, before anything reads or clips it."""
 
     def after_step(self) -> None:
         """Called when the optimizer has stepped."""

@@ -20,11 +20,22 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "get_param_id",
         "averaged_gradients",  # [group] -> the reduced parts, after a backward at a boundary; padding is flagged
         "cpu_offload",
+        "overlap_comm",
+        "partition_gradients",  # whether it is ZeRO-2
+        # Of ZeRO-1 with overlap_comm:
+        "reduce_gradients",  # () -> reduces what its hooks have queued at a boundary
+        "ipg_buckets",  # {dtype: bucket}, of `params`, tuples that end with a parameter id: what is queued
+        "bit16_groups",  # [group] -> all parameters
+        "params_already_reduced",  # [parameter id] -> whether
+        "get_gradient_for_reduction",  # (parameter) -> what has accumulated, or None
+        "reduce_ready_partitions_and_remove_grads",  # (parameter, group) -> queues it
     ),
     "DeepSpeedZeroOptimizer, offloaded": (
         "single_partition_of_fp32_groups",  # [group].grad -> the partition's reduced gradient, on the host
         "accumulated_grads_in_cpu",  # {parameter id: tensor} -> what earlier micro-batches added up to
         "norm_for_param_grads",  # {parameter id: norm} -> from which the gradient norm is taken
+        "_offload_accumulated_param_ids",  # parameters that micro-batches have reached
+        "_finalize_cpu_offload_gradient_accumulation",  # () -> these parameters' gradients are copied to the host
         "local_overflow",  # whether a reduced gradient was not finite
     ),
     "BF16_Optimizer": (
@@ -38,6 +49,12 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
         "grad_partitions_flat_buffer",  # where micro-batches accumulate
         "fp32_partitioned_groups_flat",  # offloaded: [group].grad -> the reduced gradient, on the host
         "offload_optimizer",
+    ),
+    "DeepSpeedZeroOptimizer_Stage3, offloaded": (
+        "get_param_id",
+        "norm_for_param_grads",  # {parameter id: norm} -> as above
+        "_offload_boundary_param_ids",  # ds_id of the parameters that micro-batches have reached
+        "_finalize_offload_gradient_accumulation",  # () -> these parameters' gradients are copied to the host
     ),
 }
 

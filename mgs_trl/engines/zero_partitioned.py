@@ -1,7 +1,8 @@
 """ZeRO-1 and ZeRO-2: every rank holds a partition of each flattened parameter group's gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch.distributed as dist
@@ -42,6 +43,8 @@ class PartitionedEngine(ZeroEngine):
         self.shard_group = self.optimizer.real_dp_process_group[0]
         self._parts = [part for part in self._own_parts(names) if part.numel > 0]
         self._pieces = [Piece(part.name, part.numel) for part in self._parts]
+        if self.optimizer.overlap_comm and not self.optimizer.partition_gradients:
+            self.optimizer.reduce_gradients = partial(_reduce_all, self.optimizer, self.optimizer.reduce_gradients)
 
     def _own_parts(self, names: dict[str, nn.Parameter]) -> Iterator[_Part]:
         optimizer = self.optimizer
@@ -71,12 +74,31 @@ class PartitionedEngine(ZeroEngine):
                 tensor.zero_()
 
 
+def _reduce_all(optimizer: Any, reduce_gradients: Callable[..., None], **kwargs: Any) -> None:
+    """ZeRO-1's `reduce_gradients` with `overlap_comm`, where DeepSpeed has queued what the last micro-batch reached;
+    the rest that has accumulated is queued, too."""
+    queued = {key for bucket in optimizer.ipg_buckets.values() for _, _, key in bucket.params}
+    for group, parameters in enumerate(optimizer.bit16_groups):
+        for parameter in parameters:
+            key = optimizer.get_param_id(parameter)
+            reduced = key in queued or optimizer.params_already_reduced[key]
+            if not reduced and optimizer.get_gradient_for_reduction(parameter) is not None:
+                optimizer.reduce_ready_partitions_and_remove_grads(parameter, group)
+    reduce_gradients(**kwargs)
+
+
 class OffloadedPartitionedEngine(PartitionedEngine):
     """`DeepSpeedZeroOptimizer` with the optimizer on the host, where the reduced gradient is copied at a boundary."""
 
     def __init__(self, accelerator: Any, engine: Any, names: dict[str, nn.Parameter]):
         super().__init__(accelerator, engine, names)
         require(self.optimizer, "DeepSpeedZeroOptimizer, offloaded")
+
+    def after_reduction(self) -> None:
+        # DeepSpeed has copied what its last micro-batch reached, and has a norm of each; the rest is copied here.
+        optimizer = self.optimizer
+        optimizer._offload_accumulated_param_ids -= optimizer.norm_for_param_grads.keys()
+        optimizer._finalize_cpu_offload_gradient_accumulation()
 
     def gradients(self) -> Sequence[Tensor | None]:
         get_accelerator().synchronize()  # pyright: ignore[reportOptionalMemberAccess]  # copies to the host are asynchronous
@@ -85,6 +107,8 @@ class OffloadedPartitionedEngine(PartitionedEngine):
 
     def clear(self) -> None:
         super().clear()
+        self.optimizer._offload_accumulated_param_ids.clear()
+        self.optimizer.norm_for_param_grads.clear()
         for accumulated in self.optimizer.accumulated_grads_in_cpu.values():
             accumulated.zero_()
         # A parameter that the next domain does not reach would otherwise keep this domain's gradient.

@@ -24,6 +24,8 @@ class Zero3Engine(ZeroEngine):
     def __init__(self, accelerator: Any, engine: Any, names: dict[str, nn.Parameter]):
         super().__init__(accelerator, engine)
         require(self.optimizer, "DeepSpeedZeroOptimizer_Stage3")
+        if self.optimizer.offload_optimizer:
+            require(self.optimizer, "DeepSpeedZeroOptimizer_Stage3, offloaded")
         self._parameters: list[Any] = []
         for name, parameter in names.items():
             numel = _held_elements(parameter)
@@ -44,10 +46,22 @@ class Zero3Engine(ZeroEngine):
         # `deepspeed.utils.safe_get_local_grad` is this, but copied to fp32 where gradients accumulate in bf16.
         return self.optimizer._get_fp32_grad_state_partition(parameter, release_swap_buffers=False)[0]
 
+    def after_reduction(self) -> None:
+        optimizer = self.optimizer
+        if not optimizer.offload_optimizer:
+            return
+        # DeepSpeed has copied what its last micro-batch reached, and has a norm of each; the rest is copied here.
+        norms = optimizer.norm_for_param_grads
+        late = {p.ds_id for p in self._parameters if optimizer.get_param_id(p) not in norms}
+        optimizer._offload_boundary_param_ids &= late
+        optimizer._finalize_offload_gradient_accumulation()
+
     def clear(self) -> None:
         # In place, and all of it: a parameter that the next domain does not reach must hold zero.
         self.optimizer.grad_partitions_flat_buffer.zero_()
         if self.optimizer.offload_optimizer:
+            self.optimizer._offload_boundary_param_ids.clear()
+            self.optimizer.norm_for_param_grads.clear()
             for partition in self.optimizer.fp32_partitioned_groups_flat:
                 partition.grad.zero_()
 

@@ -68,8 +68,9 @@ def combine_all(
 ) -> None:
     """Write `sum_d weights[v][d] * vectors[v][d]` into `out[v]`.
 
-    Where all weights are one the result is the plain sum, added in order in `out`'s own precision. Otherwise the sum
-    is taken in float64 and rounded once. A gradient of weight zero is not read, so it may hold anything.
+    Where all weights are one the result is the plain sum, added in order in `out`'s own precision, of 16 bits in
+    float32. Otherwise the sum is taken in float64. It is rounded once. A gradient of weight zero is not read, so it may
+    hold anything.
 
     Args:
         out: one-dimensional tensors; each is computed on its own device, and may be one of its own vector's gradients.
@@ -113,7 +114,8 @@ def _combine_chunk(out: Tensor, parts: Sequence[tuple[Tensor, float]], scratch: 
     """`combine_all` of one chunk. `scratch`: float64, one row more than there are parts, at least as long as `out`."""
     length = out.numel()
     if parts and all(weight == 1.0 for _, weight in parts):
-        total = scratch[-1].view(out.dtype)[:length].copy_(parts[0][0])
+        wide = torch.promote_types(out.dtype, torch.float32)
+        total = scratch[-1].view(wide)[:length].copy_(parts[0][0])
         for gradient, _ in parts[1:]:
             total += gradient.to(out.device)
         out.copy_(total)

@@ -14,6 +14,7 @@ from mgs_trl.surgery.modules import KINDS
 from mgs_trl.surgery.pcgrad import pcgrad_weights, projection_order, step_generator
 
 BALANCES = ("none", "domain", "module")
+_TORCHJD = "torchjd.aggregation"
 
 # Rules of torchjd that are functions of the Gramian alone, with the arguments that it asks for.
 _TORCHJD_RULES = {
@@ -34,10 +35,14 @@ def method_names() -> list[str]:
 def check_method(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is one of `method_names()` and what it needs is installed."""
     check_choice(name, value, method_names())
-    if value in _TORCHJD_RULES and importlib.util.find_spec("torchjd") is None:
+    if value not in _TORCHJD_RULES:
+        return
+    if importlib.util.find_spec("torchjd") is None:
         raise ValueError(
             f"{name} is {value!r}, which needs torchjd, but that is not installed: pip install 'mgs_trl[rules]'."
         )
+    # Not when it is first needed: once DeepSpeed has loaded a model for ZeRO-3, no generic module can be defined.
+    importlib.import_module(_TORCHJD)
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def _torchjd_weights(method: str, gramian: Tensor) -> Tensor:
     Gramians of small trace for zero, hence a trace of one. A zero gradient among the others would cancel them (mgda,
     cagrad) or count in T.
     """
-    aggregation = importlib.import_module("torchjd.aggregation")
+    aggregation = importlib.import_module(_TORCHJD)
     name, arguments = _TORCHJD_RULES[method]
     weighting = getattr(aggregation, name)(**arguments)
     weights = torch.ones(gramian.shape[:2], dtype=gramian.dtype)

@@ -17,6 +17,11 @@ class ResumableTrainer(GRPOTrainer):
         return self._order
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        if self.is_deepspeed_enabled and self.model_wrapped is not self.model:
+            raise ValueError(
+                "train() was called after train() or evaluate(), but DeepSpeed cannot prepare a model a second time; "
+                "make a new trainer, or set eval_on_start."
+            )
         self._forget_loaded_weights()  # of an earlier call's step of the same number
         return super()._inner_training_loop(*args, **kwargs)
 

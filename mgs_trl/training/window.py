@@ -42,11 +42,24 @@ class RowBlock(dict[str, Any]):
     row_scale: float = 1.0
 
 
-def scale_gradient(value: Tensor, factor: float | Tensor) -> Tensor:
-    """`value` itself, with its gradient multiplied by `factor`."""
-    if isinstance(factor, float) and factor == 1.0:
-        return value
-    return value.detach() + factor * (value - value.detach())
+def scale_loss(loss: Tensor, block: RowBlock, means: Sequence[tuple[Tensor | None, float | Tensor]]) -> Tensor:
+    """A block's part of its micro-batch's loss.
+
+    Args:
+        loss: TRL's loss of the block alone, a scalar.
+        block: with the scale of its rows' losses.
+        means: what other terms of the loss are linear in, or None, and the scale of each.
+    """
+    scaled = loss * block.loss_scale
+    for value, scale in means:
+        excess = scale - block.loss_scale
+        if value is None or not value.requires_grad or (isinstance(excess, float) and excess == 0.0):
+            continue
+        # From the loss back to the value, not into the model; None: this run's loss has no such term.
+        (slope,) = torch.autograd.grad(loss, value, retain_graph=True, allow_unused=True)
+        if slope is not None:
+            scaled = scaled + excess * (slope * value).sum()
+    return scaled
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ CLASSES = {
     "DeepSpeedZeroOptimizer, offloaded": DeepSpeedZeroOptimizer,
     "BF16_Optimizer": BF16_Optimizer,
     "DeepSpeedZeroOptimizer_Stage3": DeepSpeedZeroOptimizer_Stage3,
+    "DeepSpeedZeroOptimizer_Stage3, offloaded": DeepSpeedZeroOptimizer_Stage3,
 }
 
 

@@ -13,8 +13,10 @@ import torch
 from torch.distributed.fsdp import FSDPModule
 
 
-def deepspeed_config(stage: int, offload: bool = False, bf16: bool = False) -> dict[str, Any]:
-    zero: dict[str, Any] = {"stage": stage}
+def deepspeed_config(
+    stage: int, offload: bool = False, bf16: bool = False, fp32_sums: bool = True, **options: Any
+) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": stage, **options}
     if offload:
         zero["offload_optimizer"] = {"device": "cpu"}
     config = {
@@ -27,11 +29,9 @@ def deepspeed_config(stage: int, offload: bool = False, bf16: bool = False) -> d
         "gradient_accumulation_steps": "auto",
     }
     if bf16:
-        config |= {
-            "bf16": {"enabled": True},
-            "data_types": {"grad_accum_dtype": "fp32"},
-            "communication_data_type": "fp32",
-        }
+        config["bf16"] = {"enabled": True}
+    if bf16 and fp32_sums:
+        config |= {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
     return config
 
 
@@ -41,12 +41,15 @@ ENGINES: dict[str, dict[str, Any]] = {
     "zero1": {"deepspeed": deepspeed_config(1)},
     "zero2": {"deepspeed": deepspeed_config(2)},
     "zero3": {"deepspeed": deepspeed_config(3)},
+    "zero1_overlap": {"deepspeed": deepspeed_config(1, overlap_comm=True)},
     "zero1_offload": {"deepspeed": deepspeed_config(1, offload=True)},
     "zero2_offload": {"deepspeed": deepspeed_config(2, offload=True)},
     "zero3_offload": {"deepspeed": deepspeed_config(3, offload=True)},
     "zero1_bf16": {"deepspeed": deepspeed_config(1, bf16=True), "bf16": True},
     "zero2_bf16": {"deepspeed": deepspeed_config(2, bf16=True), "bf16": True},
     "zero3_bf16": {"deepspeed": deepspeed_config(3, bf16=True), "bf16": True},
+    "zero2_bf16_sums": {"deepspeed": deepspeed_config(2, bf16=True, fp32_sums=False), "bf16": True},
+    "zero3_bf16_sums": {"deepspeed": deepspeed_config(3, bf16=True, fp32_sums=False), "bf16": True},
     "fsdp2": {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}},
 }
 #: Class of the wrapped model (or of the optimizer, with DeepSpeed) that a case must really have trained with.
@@ -55,12 +58,15 @@ EXPECTED = {
     "zero1": "DeepSpeedZeroOptimizer",
     "zero2": "DeepSpeedZeroOptimizer",
     "zero3": "DeepSpeedZeroOptimizer_Stage3",
+    "zero1_overlap": "DeepSpeedZeroOptimizer",
     "zero1_offload": "DeepSpeedZeroOptimizer",
     "zero2_offload": "DeepSpeedZeroOptimizer",
     "zero3_offload": "DeepSpeedZeroOptimizer_Stage3",
     "zero1_bf16": "BF16_Optimizer",
     "zero2_bf16": "DeepSpeedZeroOptimizer",
     "zero3_bf16": "DeepSpeedZeroOptimizer_Stage3",
+    "zero2_bf16_sums": "DeepSpeedZeroOptimizer",
+    "zero3_bf16_sums": "DeepSpeedZeroOptimizer_Stage3",
     "fsdp2": "FSDPModule",
 }
 

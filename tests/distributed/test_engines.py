@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.distributed.cases import BF16, COMPILED, COUNTED, FEWER_ENGINES, FOUR, MAIN_ENGINES, OFFLOADED, UNEVEN
+from tests.distributed.cases import BF16, COMPILED, COUNTED, FEWER_ENGINES, FORGETFUL, FOUR, MAIN_ENGINES, UNEVEN
 from tests.support.reference import relative_error
 
 TOLERANCE = 1e-5
@@ -64,19 +64,26 @@ def test_adapters_on_zero3(single, two):
     assert_same_training(two["lora-zero3"], single["lora"])
 
 
-@pytest.mark.parametrize("engine", OFFLOADED)
-def test_parameter_that_one_domain_reaches(single, two, engine):
-    """DeepSpeed leaves the last step's gradient in host memory, where the next window's first domain would find it."""
-    gramians = single["lone"].gramians()
-    shift = single["lone"].conflicts[0]["modules"].index("model.embed_tokens.shift")
-    assert (gramians[:, shift, 2, 2] > 0).all() and not gramians[:, shift, :2].any()
-    assert_same_training(two[f"lone-{engine}"], single["lone"])
+@pytest.mark.parametrize("engine", FORGETFUL)
+def test_parameter_that_one_domain_reaches_before_its_last_micro_batch(two, engine):
+    """DeepSpeed copies to the host, or with `overlap_comm` reduces, only what the last micro-batch reached, and leaves
+    the last step's gradient on the host, where the next window's first domain would find it."""
+    reference = two["lone-ddp"]  # the same micro-batches
+    shift = reference.conflicts[0]["modules"].index("model.embed_tokens.shift")
+    gramians = reference.gramians()[:, shift]
+    assert (gramians[:, 2, 2] > 0).all() and not gramians[:, :2].any()
+    assert_same_training(two[f"lone-{engine}"], reference)
 
 
 def test_output_head_apart_from_the_final_norm_is_refused_on_fsdp2(two):
     """Its gradient would not be reduced: TRL reads its weight without calling it."""
     for rank in range(2):
         assert "ValueError: the output head is trained, but FSDP2 shards it apart" in two["head-fsdp2"].error(rank)
+
+
+def test_second_call_of_train_is_refused_on_deepspeed(two):
+    for rank in range(2):
+        assert "ValueError: train() was called after train() or evaluate()" in two["twice-zero2"].error(rank)
 
 
 def test_evaluation_before_and_between_steps_changes_nothing(single, two):

@@ -55,7 +55,7 @@ class Shifted(nn.Embedding):
 
 
 class LoneParameter(MGSTrainer):
-    """The policy has a parameter that no domain but math reaches."""
+    """The policy has a parameter that no domain but math reaches, and math only before its last micro-batch."""
 
     def __init__(self, model, *args, **kwargs):
         model = AutoModelForCausalLM.from_pretrained(model)
@@ -65,11 +65,19 @@ class LoneParameter(MGSTrainer):
         super().__init__(model, *args, **kwargs)
 
     def compute_loss(self, model, inputs, *args, **kwargs):
-        self.embedding.on = self.mix.domains[inputs.domain] == "math"
+        self.embedding.on = self.mix.domains[inputs.domain] == "math" and not inputs.ends_domain
         return super().compute_loss(model, inputs, *args, **kwargs)
 
 
-TRAINERS = {c.__name__: c for c in (MGSTrainer, RankLabels, NonFinite, FailingVerifier, LoneParameter)}
+class TrainedTwice(MGSTrainer):
+    """`train` is called again."""
+
+    def train(self, *args, **kwargs):
+        super().train(*args, **kwargs)
+        return super().train(*args, **kwargs)
+
+
+TRAINERS = {c.__name__: c for c in (MGSTrainer, RankLabels, NonFinite, FailingVerifier, LoneParameter, TrainedTwice)}
 
 
 class ShardRecorder:

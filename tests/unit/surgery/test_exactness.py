@@ -238,6 +238,15 @@ def test_bfloat16_gradients_are_decided_in_float64():
         assert relative_error(value.float(), exact[name]) <= 2**-8
 
 
+@pytest.mark.parametrize("weights", [[1.0] * 4, [1.0, 0.5, 2.0, 1.0]], ids=str)
+def test_sum_of_bfloat16_gradients_is_rounded_once(weights):
+    rows = torch.randn(4, 1000, generator=torch.Generator().manual_seed(4)).bfloat16()
+    exact = torch.tensor(weights, dtype=torch.float64) @ rows.double()
+    out = rows[-1].clone()
+    combine_all([out], [[*rows[:-1].float(), out]], [weights])
+    assert torch.equal(out, exact.bfloat16())
+
+
 def test_missing_and_none_gradients_count_as_zero():
     """F7: a parameter that a domain does not reach."""
     g, h = torch.tensor([1.0, 2.0]), torch.tensor([-1.0, 0.5])

@@ -1,6 +1,9 @@
 """Balance, exclusion, top modules, other rules, smoothing, order and report, each against its definition."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -182,6 +185,23 @@ def test_a_rule_that_is_not_installed_is_refused_before_training(monkeypatch):
     for start in (lambda: SurgeryRule("upgrad"), lambda: MGSConfig(output_dir="unused", surgery="upgrad")):
         with pytest.raises(ValueError, match=r"is 'upgrad', which needs torchjd, .* pip install 'mgs_trl\[rules\]'"):
             start()
+
+
+def test_torchjd_rule_after_deepspeed_has_loaded_a_model():
+    """In a process of its own: loading for ZeRO-3 leaves torch such that torchjd's classes cannot be defined."""
+    code = """
+import torch
+from deepspeed.runtime.zero.partition_parameters import InsertPostInitMethodToModuleSubClasses
+from mgs_trl.surgery import SurgeryRule
+
+rule = SurgeryRule("mgda")
+loading = InsertPostInitMethodToModuleSubClasses(mem_efficient_linear=False, dtype=torch.float32)
+loading.tensor_overrides = ()
+loading.patch_init_and_builtins()
+loading.unpatch_init_and_builtins()
+assert (rule.weights(torch.eye(2)[None], ["other"], 1) > 0).all()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "DS_ACCELERATOR": "cpu"})
 
 
 @pytest.mark.parametrize(

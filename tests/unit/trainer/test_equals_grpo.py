@@ -33,6 +33,8 @@ def test_domain_gradients_sum_to_grpo_gradient(ours, reference, loss_type, micro
     theirs = reference(**settings)
     measured = ours(surgery="observe", **settings)
     assert len(measured.domain_gradients[0]) == 3
+    logged, expected = (run.trainer.state.log_history[0]["loss"] for run in (measured, theirs))
+    assert logged == pytest.approx(expected, rel=1e-5)
     summed = {n: sum(g[n].double() for g in measured.domain_gradients[0].values()) for n in theirs.gradients[0]}
     assert_same(summed, theirs.gradients[0])
     assert_same(measured.gradients[0], theirs.gradients[0])
