@@ -24,6 +24,19 @@ def _load(address, dtype, at, stop, F32: tl.constexpr, BF16: tl.constexpr, F16: 
 
 
 @triton.jit
+def _store(address, dtype, at, stop, value, F32: tl.constexpr, BF16: tl.constexpr, F16: tl.constexpr):
+    """Write float32 elements `at`, below `stop`, as what `dtype` says."""
+    if F32:
+        tl.store(address.to(tl.pointer_type(tl.float32)) + at, value, mask=at < tl.where(dtype == 0, stop, 0))
+    if BF16:
+        place, rounded = address.to(tl.pointer_type(tl.bfloat16)) + at, value.to(tl.bfloat16)
+        tl.store(place, rounded, mask=at < tl.where(dtype == 1, stop, 0))
+    if F16:
+        place, rounded = address.to(tl.pointer_type(tl.float16)) + at, value.to(tl.float16)
+        tl.store(place, rounded, mask=at < tl.where(dtype == 2, stop, 0))
+
+
+@triton.jit
 def products(
     addresses, dtypes, chunks, parts,
     COUNT: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
@@ -55,11 +68,10 @@ def combinations(
     addresses, dtypes, targets, target_dtypes, weights, plain, chunks,
     COUNT: tl.constexpr, BLOCK: tl.constexpr, F32: tl.constexpr, BF16: tl.constexpr, F16: tl.constexpr,
 ):  # fmt: skip
-    """Into each target its vector's weighted sum; the plain sum, in the target's precision, where `plain` is 1."""
+    """Into each target its vector's weighted sum; the plain sum, in order in float32, where `plain` is 1."""
     chunk = tl.program_id(0).to(tl.int64)
     vector = tl.load(chunks + 3 * chunk)
     start, stop = tl.load(chunks + 3 * chunk + 1), tl.load(chunks + 3 * chunk + 2)
-    target, target_dtype = tl.load(targets + vector), tl.load(target_dtypes + vector)
     is_plain = tl.load(plain + vector) == 1
     for first in range(start, stop, BLOCK):
         at = first + tl.arange(0, BLOCK)
@@ -70,21 +82,5 @@ def combinations(
             gradient = _load(tl.load(addresses + place), tl.load(dtypes + place), at, stop, F32, BF16, F16)
             weighted += tl.load(weights + place) * gradient
             in_order += gradient.to(tl.float32)
-            if BF16:
-                in_order = tl.where(target_dtype == 1, in_order.to(tl.bfloat16).to(tl.float32), in_order)
-            if F16:
-                in_order = tl.where(target_dtype == 2, in_order.to(tl.float16).to(tl.float32), in_order)
         value = tl.where(is_plain, in_order, weighted.to(tl.float32))
-        if F32:
-            tl.store(target.to(tl.pointer_type(tl.float32)) + at, value, mask=at < tl.where(target_dtype == 0, stop, 0))
-        if BF16:
-            rounded = value.to(tl.bfloat16)
-            tl.store(
-                target.to(tl.pointer_type(tl.bfloat16)) + at, rounded, mask=at < tl.where(target_dtype == 1, stop, 0)
-            )
-        if F16:
-            tl.store(
-                target.to(tl.pointer_type(tl.float16)) + at,
-                value.to(tl.float16),
-                mask=at < tl.where(target_dtype == 2, stop, 0),
-            )
+        _store(tl.load(targets + vector), tl.load(target_dtypes + vector), at, stop, value, F32, BF16, F16)
