@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, cast
 
 from trl import GRPOConfig
@@ -179,7 +180,7 @@ class MGSConfig(GRPOConfig):
         ):
             for name in names:
                 value = getattr(self, name)
-                if value is not None and not (isinstance(value, (int, float)) and fits(value)):
+                if value is not None and not (isinstance(value, Real) and fits(value)):
                     raise ValueError(f"{name} is {value!r}, but it must be a number, {allowed}.")
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)

@@ -29,10 +29,11 @@ from mgs_trl.rollouts.temperature import TemperatureChoice, temperature_heads
 from mgs_trl.rollouts.weight_check import check_weights
 from mgs_trl.surgery import ConflictReport, Surgeon, partition_model
 from mgs_trl.surgery.choices import check_operated
-from mgs_trl.training.metrics import DomainMetrics, kl_of_tokens
+from mgs_trl.training.metrics import DomainMetrics
 from mgs_trl.training.mix import DomainMix, check_supported
 from mgs_trl.training.padding import can_do_without_padding
 from mgs_trl.training.rollout_trainer import RolloutTrainer
+from mgs_trl.training.token_sums import TokenSums
 from mgs_trl.training.window import RowBlock, WindowShape, check_rows, cut_windows, gather_rows, scale_loss
 
 STATE_FILE = "surgery_state.pt"
@@ -83,7 +84,8 @@ class MGSTrainer(RolloutTrainer):
         self._means: tuple[tuple[Tensor | None, float | Tensor], ...] = ()  # of that block
         self._sampling = parse_sampling(args).among(self.mix.names)
         self._temperature, self._seconds = TemperatureChoice(), defaultdict(float)
-        self._token_sums: Tensor | None = None  # [T, 3]: entropy, KL and tokens of each domain since the last log
+        by_sequence = args.importance_sampling_level == "sequence"
+        self._token_sums = TokenSums(len(self.mix.domains), args.use_bias_correction_kl, by_sequence)
         self._collector: DomainGradients | None = None
         self._surgeon: Surgeon | None = None
         self._engine: Engine | None = None
@@ -283,47 +285,35 @@ class MGSTrainer(RolloutTrainer):
         block = self._block
         if block is None or entropies is None:
             return logps, entropies, aux_loss
-        self._add_token_sums(block, logps.detach(), entropies.detach())
+        self._token_sums.add(block, logps.detach(), entropies.detach())
         # The entropy bonus and the router's loss are means over the micro-batch, whatever the loss of its rows is.
         self._means = ((entropies, block.token_scale), (aux_loss, block.row_scale))
         return logps, entropies, aux_loss
 
     # --- metrics ---
 
-    def _add_token_sums(self, block: RowBlock, logps: Tensor, entropies: Tensor) -> None:
-        if self._token_sums is None:
-            self._token_sums = torch.zeros(len(self.mix.domains), 3, dtype=torch.float64, device=logps.device)
-        mask = block["completion_mask"] * block.get("tool_mask", 1)
-        sums = self._token_sums[block.domain]
-        sums[0] += (entropies * mask).sum()
-        if "ref_per_token_logps" in block:
-            by_sequence = self.importance_sampling_level == "sequence"
-            sums[1] += (kl_of_tokens(block, logps, mask, self.args.use_bias_correction_kl, by_sequence) * mask).sum()
-        sums[2] += mask.sum()
-
-    def _reduce_token_sums(self) -> None:
-        if self._token_sums is None:
+    def _log_token_sums(self) -> None:
+        sums = self._token_sums.take(self.accelerator)
+        if not sums:
             return
-        reduced = cast(Tensor, self.accelerator.reduce(self._token_sums, reduction="sum"))
-        total = reduced.sum(0)
-        means = (total[:2] / total[2].clamp(min=1)).tolist()  # TRL's are means of blocks, each block alike
+        count = max(sum(tokens for _, _, tokens in sums), 1.0)
+        means = sum(entropy for entropy, _, _ in sums) / count, sum(kl for _, kl, _ in sums) / count
         for name, value in zip(("entropy", "kl"), means, strict=True):
             if name in self._metrics["train"]:
                 self._metrics["train"][name] = [value]
         metrics = self._domain_metrics["train"]
-        for name, (entropy, kl, tokens) in zip(self.mix.domains, reduced.tolist(), strict=True):
+        for name, (entropy, kl, tokens) in zip(self.mix.domains, sums, strict=True):
             metrics.add_sum(f"domain/{name}/entropy", entropy, tokens)
             if self.beta != 0.0:
                 metrics.add_sum(f"domain/{name}/kl", kl, tokens)
-        self._token_sums = None
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         if self.control.should_log:
-            self._reduce_token_sums()  # not in `log`, which a callback may call on one rank
+            self._log_token_sums()  # not in `log`, which a callback may call on one rank
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        self._reduce_token_sums()  # of the steps since the last log
+        self._log_token_sums()  # of the steps since the last log
         return super()._finalize_training(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -90,29 +90,6 @@ def add_rollout_metrics(
             metrics.add(f"domain/{name}/frac_zero_std", torch.isclose(std, torch.zeros_like(std)).float())
 
 
-def kl_of_tokens(rows: dict[str, Tensor], logps: Tensor, mask: Tensor, corrected: bool, by_sequence: bool) -> Tensor:
-    """TRL's estimate of the KL divergence at every token, of which its `kl` is the mean.
-
-    Args:
-        rows: as TRL computes a loss on, with `ref_per_token_logps`.
-        logps, mask: of the policy, and of the tokens that it wrote, `[B, C]`.
-        corrected: `use_bias_correction_kl`; the estimate times the importance ratio, which is one without old
-            log-probabilities.
-        by_sequence: the ratio is the sequence's (`importance_sampling_level`).
-
-    Returns:
-        `[B, C]`, in nats.
-    """
-    ratio = rows["ref_per_token_logps"] - logps
-    kl = ratio.exp() - ratio - 1
-    if not corrected or "old_per_token_logps" not in rows:
-        return kl
-    drift = logps - rows["old_per_token_logps"]
-    if by_sequence:
-        drift = ((drift * mask).sum(1) / mask.sum(1).clamp(min=1)).unsqueeze(1)
-    return kl * drift.exp()
-
-
 def rows_met_first(total: int, rows: int) -> int:
     """How many rows of the last evaluation batch come before those that fill it up, which were in the first batch.
 
