@@ -181,8 +181,9 @@ def _user(prompt: Any) -> str | list[dict[str, str]]:
         return prompt
     if isinstance(prompt, list):
         messages = [_mapping(message) for message in _before_answer(prompt)]
-        result = [{"role": str(m.get("role")), "content": m.get("content")} for m in messages]
-        if result and all(isinstance(m["content"], str) for m in result) and any(m["role"] == "user" for m in result):
+        result = [{"role": m.get("role"), "content": m.get("content")} for m in messages]
+        are_texts = all(isinstance(value, str) for message in result for value in message.values())
+        if are_texts and any(message["role"] == "user" for message in result):
             return result
     raise ValueError(f"the prompt is {str(prompt)[:80]!r}, but it must be a text or a conversation with a user turn")
 
