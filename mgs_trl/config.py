@@ -143,6 +143,9 @@ class MGSConfig(GRPOConfig):
                 setattr(self, name, value := _from_json(value))
             if not isinstance(value, dict) and value is not None:
                 raise ValueError(f"{name} is {value!r}, but it must be a mapping, or one as JSON text.")
+            for key in value or ():
+                if not isinstance(key, str):
+                    raise ValueError(f"{name} has the key {key!r}, but its keys must be text; write it in quotes.")
         if isinstance(self.surgery_top_modules, str):
             self.surgery_top_modules = _from_json(self.surgery_top_modules)
 
