@@ -320,6 +320,10 @@ def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys)
     launches = json.loads((tmp_path / "run.json").read_text())["launches"]
     assert [launch["from_step"] for launch in launches] == [0, 2]
     assert [launch["max_steps"] for launch in launches] == [2, 4]
+    capsys.readouterr()
+    assert main([*steps, "trainer.max_steps=3", "--resume"]) == 2
+    assert "checkpoint to resume is of step 4, but the run ends with step 3" in sentence(capsys)
+    assert json.loads((tmp_path / "run.json").read_text())["launches"] == launches
     for path in tmp_path.glob("checkpoint-*/run_id"):
         path.write_text("another")
     assert main([*steps, "--resume"]) == 2
@@ -334,6 +338,7 @@ UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
     [
         ([*UNSEEN, "trainer.eval_strategy=epoch"], ["trainer.eval_strategy is 'epoch'", "eval_dataset"]),
         (["trainer.domain_weights={math: 1, chta: 2}"], ["domain_weights", "chta"]),
+        (["trainer.domain_weights={math: 1, 2: 1}"], ["domain_weights has the key 2", "in quotes"]),
         (["strategy={fixed_weights: {weights: {math: 1}}}"], ["domain_weights", "['math']"]),
         (["strategy={single: {domain: math}}", "trainer.domain_weights={math: 1, chat: 2}"], ["domain_weights"]),
         (["trainer.loss_type=grppo"], ["loss_type", "'grppo'"]),
