@@ -17,7 +17,7 @@ import mgs_trl.trainer  # noqa: F401
 from mgs_trl.arguments import build_config
 from mgs_trl.build import make_output
 from mgs_trl.policies.adapter import holds_adapter, remove_adapter
-from mgs_trl.policies.saved import holds_weights
+from mgs_trl.policies.saved import config_last, holds_weights, remove_weights
 from mgs_trl.ranks.agreement import from_main_process
 from mgs_trl.recipe import ModelSpec, Recipe, output_of, write_recipe
 from mgs_trl.records.checkpoints import RUN_FILE
@@ -126,7 +126,8 @@ def _gather_logs(stages: Sequence[Stage], output: Path) -> None:
 
 
 def _copy_policy(source: Path, target: Path) -> None:
-    for path in source.iterdir():
+    remove_weights(target)
+    for path in config_last(source):
         if path.is_file() and path.name not in LOGS:
             shutil.copy2(path, target)
     remove_adapter(target)

@@ -175,6 +175,25 @@ def test_a_finished_stage_that_a_changed_recipe_asks_otherwise_of_is_named(minia
         assert "another trainer.max_steps, trainer.learning_rate in" in line, line
 
 
+def test_the_policy_of_a_sequence_is_the_one_that_loads(miniature, tmp_path):
+    """An earlier run's weights lie in another file than the last stage's, and transformers would look there first."""
+    start = AutoModelForCausalLM.from_pretrained(miniature / "policy")
+
+    def leave(recipe, first):
+        output = output_of(recipe)
+        AutoModelForCausalLM.from_pretrained(miniature / "policy").save_pretrained(output, max_shard_size="8KB")
+        (output / "run.json").write_text(json.dumps({"launches": []}))
+        (output / "metrics.jsonl").touch()
+        return 0
+
+    for parameter in (earlier := AutoModelForCausalLM.from_pretrained(miniature / "policy")).parameters():
+        torch.nn.init.zeros_(parameter)
+    earlier.save_pretrained(tmp_path)
+    recipe = load_recipe("miniature", [*SETTINGS, SEQUENCE, f"trainer.output_dir={tmp_path}"])
+    assert train_strategy(recipe, leave) == 0
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path).state_dict(), start.state_dict())
+
+
 def test_a_new_sequence_does_not_take_over_what_an_old_one_left(miniature, tmp_path):
     """The old one has finished; a new one in its place is interrupted in its first stage, and resumed."""
 
