@@ -199,7 +199,7 @@ def sentence(capsys) -> str:
         ),
         (["peft={r: 2, target_modules: [no_such]}"], ["peft fits no module", "no_such"]),
         (["model.kwargs={no_such: 1}"], ["the trainer cannot be made", "no_such"]),
-        (["trainer.lr_scheduler_type=cosine_with_min_lr"], ["training cannot begin", "min_lr"]),
+        (["trainer.optim_args=momentum"], ["training cannot begin", "not enough values to unpack"]),
         (["trainer.use_liger_kernel=true"], ["use_liger_kernel", "pip install liger-kernel"]),
         (
             [r"domains.math.verifier={reward_server: {url: 'http://127.0.0.1:9', api: json, retries: 0}}"],
@@ -376,6 +376,7 @@ UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
             ["trainer.lr_scheduler_type=cosine", "trainer.lr_scheduler_kwargs={num_cycle: 2}"],
             ["lr_scheduler_kwargs", "'num_cycle'"],
         ),
+        (["trainer.lr_scheduler_type=cosine_with_min_lr"], ["lr_scheduler_kwargs", "min_lr"]),
         (["trainer.cache_implementation=statik"], ["cache_implementation", "statik"]),
         (["trainer.accelerator_config=nowhere.json"], ["nowhere.json"]),
         (["trainer.adam_beta2=1"], ["adam_beta2 is 1", "below 1"]),
