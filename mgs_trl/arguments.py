@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from mgs_trl.config import MGSConfig
+from mgs_trl.config import MAPPINGS, MGSConfig
 from mgs_trl.domains.templates import find_template
 from mgs_trl.ranks.memory import BYTES
 from mgs_trl.recipe import DomainSpec, Recipe, SamplingSpec, did_you_mean
@@ -67,7 +67,7 @@ def build_config(recipe: Recipe, ranks: int | None = None) -> MGSConfig:
         fields["use_cpu"] = True  # a plan for GPUs is made anywhere; bf16 would be refused here
     try:
         return config_class(**fields)
-    except (TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:  # a file that another field names may be missing
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 
@@ -80,6 +80,8 @@ def check_trainer_keys(trainer: Mapping[str, Any]) -> None:
             raise ValueError(f"trainer has the unknown field {name!r}." + did_you_mean(name, known))
         if name in ELSEWHERE:
             raise ValueError(f"trainer.{name} is set, but in a recipe it follows from {ELSEWHERE[name]}.")
+        if name in MAPPINGS and not isinstance(value, Mapping | None):
+            raise ValueError(f"trainer.{name} is {value!r}, but it must be a mapping.")
         choices = _choices(hints[name])
         if isinstance(value, str) and choices and value not in choices:
             raise ValueError(

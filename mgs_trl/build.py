@@ -10,7 +10,7 @@ from transformers.trainer_utils import IntervalStrategy
 
 from mgs_trl.arguments import build_config, domains_with_rows
 from mgs_trl.blame import refused
-from mgs_trl.config import MGSConfig
+from mgs_trl.config import MGSConfig, mapping
 from mgs_trl.domains.datasets import DomainRows, combine, load_domain
 from mgs_trl.domains.prompts import PromptForm, prompt_form, prompt_length, write_prompts
 from mgs_trl.domains.schedule import quotas
@@ -63,6 +63,7 @@ def build_trainer(recipe: Recipe, callbacks: Sequence["TrainerCallback"] = (), *
     make_output(output_of(recipe))
     check_quotas(recipe, config)
     check_evaluation(recipe, config)
+    check_scheduler(config)
     verifiers = build_verifiers(recipe)
     check_best_metric(recipe, config, verifiers)
     tokenizer = load_tokenizer(recipe)
@@ -149,6 +150,16 @@ def check_evaluation(recipe: Recipe, config: MGSConfig) -> None:
         config.check_evaluation_batch()
     elif (when := IntervalStrategy(config.eval_strategy).value) != "no":
         raise ValueError(f"trainer.eval_strategy is {when!r}, but no domain has an eval_dataset.")
+
+
+def check_scheduler(config: MGSConfig) -> None:
+    """Raises ValueError if the learning rate's schedule cannot be made with its `lr_scheduler_kwargs`."""
+    from torch import nn, optim
+    from transformers import get_scheduler
+
+    optimizer = optim.SGD([nn.Parameter()])
+    with refused("trainer.lr_scheduler_type and lr_scheduler_kwargs", (TypeError, ValueError)):
+        get_scheduler(config.lr_scheduler_type, optimizer, 0, 1, mapping(config.lr_scheduler_kwargs))
 
 
 def check_best_metric(recipe: Recipe, config: MGSConfig, verifiers: Mapping[str, Weighted]) -> None:

@@ -91,10 +91,18 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     if not _hub_answers():
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported, below
 
+    from transformers import GenerationConfig
     from transformers.integrations import get_reporting_integration_callbacks
 
     from mgs_trl.arguments import build_config, domains_with_rows, sampling_by_domain
-    from mgs_trl.build import build_verifiers, check_best_metric, check_evaluation, check_quotas, check_reward_models
+    from mgs_trl.build import (
+        build_verifiers,
+        check_best_metric,
+        check_evaluation,
+        check_quotas,
+        check_reward_models,
+        check_scheduler,
+    )
     from mgs_trl.config import mapping
     from mgs_trl.ranks.layout import check_saves_whole, check_tensor_parallel
     from mgs_trl.rollouts.sampling import parse_sampling
@@ -106,6 +114,9 @@ def check(recipe: Recipe, ranks: int | None = None) -> Plan:
     parse_sampling(config).among(domains_with_rows(recipe))  # as the trainer does with the domains of its data
     quotas = check_quotas(recipe, config)
     check_evaluation(recipe, config)
+    check_scheduler(config)
+    with refused("trainer.cache_implementation", (ValueError,)):
+        GenerationConfig(cache_implementation=config.cache_implementation)
     if len(quotas) > 1:
         check_settings(config)
     domain_factors(mapping(config.domain_weights), sorted(quotas))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, cast
 
+from transformers.training_args import trainer_log_levels
 from trl import GRPOConfig
 
 from mgs_trl.domains.schedule import check_mixture
@@ -17,16 +18,22 @@ from mgs_trl.surgery.methods import BALANCES, SurgeryRule, check_method
 from mgs_trl.surgery.modules import GRANULARITIES, KINDS
 
 DTYPES = ("float32", "bfloat16", "float64")
-MAPPINGS = ("mixture", "domain_weights", "sampling", "server")
+MAPPINGS = ("mixture", "domain_weights", "sampling", "server", "lr_scheduler_kwargs", "gradient_checkpointing_kwargs",
+            "generation_kwargs", "chat_template_kwargs", "transformers_continuous_batching_config")  # fmt: skip
 
 # What TRL and torch would divide by, train with the wrong sign, or refuse in the middle of a run; None is left open.
-AT_LEAST_ONE = ("per_device_train_batch_size", "gradient_accumulation_steps", "num_iterations", "steps_per_generation",
-                "ref_model_sync_steps")  # fmt: skip
+AT_LEAST_ONE = ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+                "eval_accumulation_steps", "num_iterations", "steps_per_generation", "ref_model_sync_steps",
+                "pad_to_multiple_of")  # fmt: skip
 AT_LEAST_ZERO = ("learning_rate", "weight_decay", "num_train_epochs", "beta", "epsilon", "epsilon_high",
-                 "dataloader_num_workers", "seed")  # fmt: skip
+                 "dataloader_num_workers", "seed", "neftune_noise_alpha", "num_generations_eval", "logging_steps",
+                 "eval_steps", "save_steps")  # fmt: skip
 ABOVE_ZERO = ("adam_epsilon", "delta", "repetition_penalty")
 BELOW_ONE = ("adam_beta1", "adam_beta2")
+AT_MOST_ONE = ("top_entropy_quantile", "ref_model_mixup_alpha")
+FLOATS = ("adam_beta1", "adam_beta2", "temperature", "repetition_penalty")  # a whole number is refused, once it is used
 CHOICES = {
+    **dict.fromkeys(("log_level", "log_level_replica"), tuple(trainer_log_levels)),
     "scale_rewards": ("group", "batch", "none"),
     "importance_sampling_level": ("token", "sequence"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
@@ -144,6 +151,9 @@ class MGSConfig(GRPOConfig):
                 setattr(self, name, value := _from_json(value))
             if not isinstance(value, dict) and value is not None:
                 raise ValueError(f"{name} is {value!r}, but it must be a mapping, or one as JSON text.")
+            for key in value or ():
+                if not isinstance(key, str):
+                    raise ValueError(f"{name} has the key {key!r}, but its keys must be text; write it in quotes.")
         if isinstance(self.surgery_top_modules, str):
             self.surgery_top_modules = _from_json(self.surgery_top_modules)
 
@@ -177,6 +187,7 @@ class MGSConfig(GRPOConfig):
             (AT_LEAST_ZERO, lambda x: 0 <= x < math.inf, "finite and 0 or more"),
             (ABOVE_ZERO, lambda x: 0 < x < math.inf, "finite and greater than 0"),
             (BELOW_ONE, lambda x: 0 <= x < 1, "at least 0 and below 1"),
+            (AT_MOST_ONE, lambda x: 0 <= x <= 1, "from 0 to 1"),
         ):
             for name in names:
                 value = getattr(self, name)
@@ -184,9 +195,14 @@ class MGSConfig(GRPOConfig):
                     raise ValueError(f"{name} is {value!r}, but it must be a number, {allowed}.")
         for name, choices in CHOICES.items():
             check_choice(name, getattr(self, name), choices)
+        for name in FLOATS:
+            if type(value := getattr(self, name)) is int:
+                setattr(self, name, float(value))
 
     def _check_rollouts(self) -> None:
         _check_count("weight_check_syncs", self.weight_check_syncs)
+        if self.num_generations == 0:  # by which TRL divides before it looks
+            raise ValueError("num_generations is 0, but it must be a whole number, at least 2.")
         if self.server is not None:
             ServerSettings.parse(mapping(self.server))
             self.use_vllm, self.vllm_mode = True, "server"

@@ -270,6 +270,11 @@ def _expand(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _expand_domain(name: Any, spec: Any) -> Any:
+    if not isinstance(name, str):
+        raise ValueError(
+            f"domains has the name {name!r}, which YAML reads as {type(name).__name__}, but a name must be text; "
+            "write it in quotes."
+        )
     if not isinstance(spec, Mapping):
         raise ValueError(f"domains.{name} is {spec!r}, but it must be a mapping with at least dataset and verifier.")
     result = dict(spec)

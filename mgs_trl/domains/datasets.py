@@ -134,7 +134,8 @@ def combine(parts: Sequence[DomainRows]) -> hf.Dataset:
     """One dataset of all domains' rows; a column that a domain lacks is None in its rows.
 
     Raises:
-        ValueError: a column whose values are of different types in different rows or domains.
+        ValueError: a column whose values are of different types in different rows or domains, or a value of no type of
+            Arrow's, such as half a surrogate pair.
     """
     others = {name for part in parts for name in part.columns} - {"prompt", "domain"}
     names = ["prompt", "domain", *sorted(others)]
@@ -144,11 +145,11 @@ def combine(parts: Sequence[DomainRows]) -> hf.Dataset:
         values = [row.get(name) for row in rows]
         try:
             columns[name] = hf.Dataset.from_dict({name: values})
-        except (TypeError, ValueError) as error:  # Arrow's errors are both
+        except (OverflowError, TypeError, ValueError) as error:  # Arrow's errors are the last two
             owners = [part.domain for part in parts if name in part.columns]
             raise ValueError(
-                f"column {name!r} (domains {', '.join(owners)}) holds values of different types: "
-                f"{str(error).splitlines()[0]}."
+                f"column {name!r} (domains {', '.join(owners)}) holds values of different types, or one that no table "
+                f"holds: {str(error).splitlines()[0]}."
             ) from None
     return hf.concatenate_datasets(list(columns.values()), axis=1)
 
@@ -267,7 +268,7 @@ def _saved(path: Path, split: str) -> list[Row]:
     own_name = str(getattr(data, "split", None) or "train")
     splits = data if isinstance(data, hf.DatasetDict) else {"train": data, own_name: data}
     parts = _parts(path, split, {str(name): len(rows) for name, rows in splits.items()})
-    return [row for name, part in parts for row in splits[name].select(range(part.start, part.stop)).to_list()]
+    return [row for name, part in parts for row in splits[name].select([*range(len(splits[name]))[part]]).to_list()]
 
 
 def _hub(spec: DatasetSpec) -> hf.Dataset:

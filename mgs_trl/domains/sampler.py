@@ -17,8 +17,9 @@ class DomainSampler(Sampler[int]):
         quotas {a: 2, b: 1}, num_generations 2, 1 window     a a b b a a | a a b b a a | ...
 
     What comes at a position depends on (seed, domain, position) only: each domain walks through its rows in a fresh
-    shuffle per pass and wraps when they are used up, in the middle of a window if need be. So the position is
-    restored from the trainer's step count alone, on any number of ranks.
+    shuffle per pass and wraps when they are used up, in the middle of a window if need be, but no window of at most as
+    many prompts as there are rows holds a row twice. So the position is restored from the trainer's step count alone,
+    on any number of ranks.
 
     Args:
         domain_of_row: domain name of every dataset row.
@@ -92,9 +93,25 @@ class DomainSampler(Sampler[int]):
     def _order(self, name: str, lap: int) -> list[int]:
         if not self.shuffle:
             return self.rows[name]
-        if self._shuffled.get(name, (None,))[0] != lap:
-            order = list(self.rows[name])
-            # A string seed is hashed by `random` itself, so it is the same on every rank and in every process.
-            random.Random(f"{self.seed}/{name}/{lap}").shuffle(order)
-            self._shuffled[name] = (lap, order)
-        return self._shuffled[name][1]
+        last, order = self._shuffled.get(name, (-1, []))
+        if lap < last:
+            last, order = -1, []
+        for number in range(last + 1, lap + 1):
+            order = self._next_order(name, number, order)
+        self._shuffled[name] = (lap, order)
+        return order
+
+    def _next_order(self, name: str, lap: int, before: Sequence[int]) -> list[int]:
+        """A fresh shuffle. Where it begins inside a window, rows that come there already, from the pass `before`, wait
+        for the windows after it, unless the window takes more rows than there are."""
+        order = list(self.rows[name])
+        # A string seed is hashed by `random` itself, so it is the same on every rank and in every process.
+        random.Random(f"{self.seed}/{name}/{lap}").shuffle(order)
+        quota = self.quotas[name]
+        drawn = lap * len(order) % quota
+        if drawn == 0 or quota > len(order):
+            return order
+        there = set(before[-drawn:])
+        first = [row for row in order if row not in there][: quota - drawn]
+        chosen = set(first)
+        return first + [row for row in order if row not in chosen]

@@ -181,9 +181,10 @@ def _user(prompt: Any) -> str | list[dict[str, str]]:
         return prompt
     if isinstance(prompt, list):
         messages = [_mapping(message) for message in _before_answer(prompt)]
-        result = [{"role": str(m.get("role")), "content": m.get("content")} for m in messages]
-        if result and all(isinstance(m["content"], str) for m in result) and any(m["role"] == "user" for m in result):
-            return result
+        turns: list[Any] = [{"role": m.get("role"), "content": m.get("content")} for m in messages]
+        are_texts = all(isinstance(text, str) for turn in turns for text in turn.values())
+        if are_texts and any(turn["role"] == "user" for turn in turns):
+            return turns
     raise ValueError(f"the prompt is {str(prompt)[:80]!r}, but it must be a text or a conversation with a user turn")
 
 

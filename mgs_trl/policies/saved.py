@@ -112,11 +112,21 @@ def copy_files(source: Path, target: Path, patterns: Iterable[str]) -> None:
             shutil.copy2(path, target)
 
 
-def deliver(done: Path, out: Path) -> None:
-    """Move a whole policy to `out` in an order in which no part of it, and no mixture with an older one, loads."""
+def remove_weights(out: Path) -> None:
+    """Remove an older policy's weights, which may be in other files than those to come; first what it loads by."""
     (out / CONFIG[0]).unlink(missing_ok=True)
     for old in out.glob("model*.safetensors*"):
         old.unlink()
-    for path in sorted(done.iterdir(), key=lambda path: path.name == CONFIG[0]):
+
+
+def config_last(directory: Path) -> list[Path]:
+    """What is in a directory, in an order in which no part of a policy loads before the whole of it is there."""
+    return sorted(directory.iterdir(), key=lambda path: path.name == CONFIG[0])
+
+
+def deliver(done: Path, out: Path) -> None:
+    """Move a whole policy to `out` in an order in which no part of it, and no mixture with an older one, loads."""
+    remove_weights(out)
+    for path in config_last(done):
         shutil.rmtree(out / path.name, ignore_errors=True)  # a directory of chat templates, which rename cannot replace
         path.rename(out / path.name)

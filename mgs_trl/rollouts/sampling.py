@@ -46,7 +46,7 @@ class Sampling:
 
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Sampling))
-_CHECKED = ("temperature", "top_p", "min_p", "max_completion_length")  # vLLM and transformers read top_k differently
+_CHECKED = ("temperature", "top_p", "min_p", "max_completion_length")  # vLLM takes -1 as top_k, too
 _FROM_CONFIG = ("temperature", "top_p", "top_k", "min_p", "max_completion_length")
 
 
@@ -117,7 +117,8 @@ def parse_sampling(args: Any) -> DomainSampling:
     )
     if args.sampling and default.max_completion_length is None:
         raise ValueError("max_completion_length is None, but with sampling by domain it must be a number of tokens.")
-    _check("", default, [name for name in _CHECKED if getattr(default, name) is not None])
+    checked = _CHECKED if args.use_vllm else (*_CHECKED, "top_k")
+    _check("", default, [name for name in checked if getattr(default, name) is not None])
     _check("generation_kwargs.", default, ["stop"])
     by_domain = {}
     for domain, given in (args.sampling or {}).items():

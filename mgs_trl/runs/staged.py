@@ -17,11 +17,12 @@ import mgs_trl.trainer  # noqa: F401
 from mgs_trl.arguments import build_config
 from mgs_trl.build import make_output
 from mgs_trl.policies.adapter import holds_adapter, remove_adapter
-from mgs_trl.policies.saved import holds_weights
+from mgs_trl.policies.saved import config_last, holds_weights, remove_weights
 from mgs_trl.ranks.agreement import from_main_process
 from mgs_trl.recipe import ModelSpec, Recipe, output_of, write_recipe
 from mgs_trl.records.checkpoints import RUN_FILE
 from mgs_trl.records.metrics_log import write_launches
+from mgs_trl.runs.resumed import warn_of_skipped
 from mgs_trl.strategies import strategy_of
 from mgs_trl.strategies.merge import fold_adapter, merge_experts
 from mgs_trl.strategies.stages import Stage, given_experts, stages_of
@@ -60,7 +61,9 @@ def train_strategy(recipe: Recipe, train: Train, resume: bool = False) -> int:
     start = recipe.model
     for number, stage in enumerate(stages):
         stage.recipe.model = start if stage.continues else recipe.model
-        if stage.name not in done:
+        if stage.name in done:
+            _on_main_process(lambda stage=stage: warn_of_skipped(stage.recipe, stage.output))
+        else:
             code = train(stage.recipe, number == 0)
             _free_memory()
             if code:
@@ -123,7 +126,8 @@ def _gather_logs(stages: Sequence[Stage], output: Path) -> None:
 
 
 def _copy_policy(source: Path, target: Path) -> None:
-    for path in source.iterdir():
+    remove_weights(target)
+    for path in config_last(source):
         if path.is_file() and path.name not in LOGS:
             shutil.copy2(path, target)
     remove_adapter(target)

@@ -25,6 +25,15 @@ class ResumableTrainer(GRPOTrainer):
         self._forget_loaded_weights()  # of an earlier call's step of the same number
         return super()._inner_training_loop(*args, **kwargs)
 
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
+        start = super()._init_training_state(max_steps, *args, **kwargs)
+        if (done := self.state.global_step) > max_steps:
+            raise ValueError(
+                f"the checkpoint to resume is of step {done}, but the run ends with step {max_steps}; give it more by "
+                "max_steps or num_train_epochs, or resume from an earlier checkpoint."
+            )
+        return start
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """One epoch. A run that had finished when it was saved takes no further step; a later epoch has its own order.
 

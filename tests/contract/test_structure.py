@@ -195,7 +195,8 @@ def test_private_names_of_trl_that_the_trainer_overrides_still_exist():
     for name in (
         "_set_signature_columns_if_needed", "_get_train_sampler", "_calculate_rewards", "_prepare_inputs",
         "_generate_and_score_completions", "_get_per_token_logps_and_entropies", "_save_checkpoint",
-        "_inner_training_loop", "_maybe_log_save_evaluate", "_finalize_training", "_generate", "_generate_single_turn",
+        "_inner_training_loop", "_init_training_state", "_run_epoch",
+        "_maybe_log_save_evaluate", "_finalize_training", "_generate", "_generate_single_turn",
         "training_step", "compute_loss", "log",
     ):  # fmt: skip
         assert callable(getattr(GRPOTrainer, name))

@@ -138,6 +138,7 @@ def numbered(count):
         ("train[-2:]", [8, 9]),
         ("train[50%:]", range(5, 10)),
         ("train[:2]+train[8:]", [0, 1, 8, 9]),
+        ("train[8:]+train[10:]+train[20:30]", [8, 9]),
     ],
 )
 def test_a_split_may_be_a_part_wherever_the_data_is(tmp_path, monkeypatch, split, expected):
@@ -274,6 +275,7 @@ def test_schema_names_and_unknown_columns():
         ("nemotron_if", {"input": USER, "args": {"instruction_id_list": ["a"]}}, "same length"),
         ("plain", {"prompt": [{"role": "system", "content": "x"}]}, "user turn"),
         ("plain", {"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "prompt"),
+        ("plain", {"prompt": [{"content": "x"}, {"role": "user", "content": "y"}]}, "prompt"),
     ],
 )
 def test_rows_that_a_schema_cannot_read(schema, row, words):
@@ -423,3 +425,10 @@ def test_columns_of_different_types_are_refused(tmp_path):
     b = load_domain("b", write(tmp_path / "b.jsonl", lines({"prompt": "x", "target": [1]})))
     with pytest.raises(ValueError, match=r"column 'target' \(domains a, b\)"):
         combine([a, b])
+
+
+@pytest.mark.parametrize("value", ["\ud83d", 2**70])
+def test_a_value_that_no_table_holds_is_refused(tmp_path, value):
+    rows = load_domain("a", write(tmp_path / "a.jsonl", lines({"prompt": "x", "target": value})))
+    with pytest.raises(ValueError, match=r"column 'target' \(domains a\).* no table holds"):
+        combine([rows])

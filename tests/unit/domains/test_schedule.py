@@ -159,6 +159,20 @@ def test_every_window_holds_the_quotas_and_small_domains_wrap(domains, windows, 
             assert len(set(rows[lap : lap + sizes[name]])) == sizes[name]
 
 
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 5), st.integers(0, 40))
+@settings(max_examples=200, deadline=None)
+def test_no_window_holds_a_row_twice_that_need_not(rows, quota, seed, later):
+    """Also where a pass ends inside it; a pass still holds every row once, and the position alone says what comes."""
+    sampler = DomainSampler(["a"] * rows, {"a": quota}, num_generations=2, seed=seed)
+    windows = [sampler.window(number) for number in range(later + 3)]
+    if quota <= rows:
+        assert all(len(set(window)) == quota for window in windows)
+    drawn = [row for window in windows for row in window]
+    for start in range(0, len(drawn) - rows + 1, rows):
+        assert sorted(drawn[start : start + rows]) == list(range(rows))
+    assert DomainSampler(["a"] * rows, {"a": quota}, num_generations=2, seed=seed).window(later) == windows[later]
+
+
 def test_the_next_epoch_goes_on_where_the_last_one_stopped():
     """D6: no plan is replayed each epoch, and an epoch's start follows from its number alone."""
     epoch = [0]

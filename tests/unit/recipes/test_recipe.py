@@ -91,6 +91,8 @@ def test_a_recipe_can_build_on_a_shipped_one(tmp_path):
         ("domains.chat={dataset: x}", ["domains.chat.verifier"]),
         ("domains.chat=null", ["domains.chat", "None"]),
         ("domains.a/b={dataset: x, verifier: math}", ["a/b"]),
+        ("domains={false: {dataset: x, verifier: math}}", ["domains has the name False", "bool", "in quotes"]),
+        ("domains={1: {dataset: x, verifier: math}}", ["domains has the name 1", "int", "in quotes"]),
         ("~domains.math", ["domains is empty"]),
         ("rollout=vlm", ["rollout", "'vlm'", "vllm"]),
         ("max_prompt_length=0", ["max_prompt_length", "0"]),

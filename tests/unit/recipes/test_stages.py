@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from mgs_trl.build import build_trainer
-from mgs_trl.recipe import load_recipe, output_of
+from mgs_trl.recipe import load_recipe, output_of, write_recipe
 from mgs_trl.records.checkpoints import last_checkpoint
 from mgs_trl.runs.staged import train_strategy
 from mgs_trl.strategies.stages import stages_of
@@ -148,6 +148,50 @@ def test_an_interrupted_sequence_goes_on_with_its_stage(miniature, sequence, tmp
     for name, value in policy(sequence).items():
         assert torch.allclose(policy(tmp_path)[name], value, rtol=1e-6, atol=1e-7), name
     assert [line["step"] for line in lines(tmp_path / "metrics.jsonl") if "loss" in line] == [1, 2, 3, 4]
+
+
+def test_a_finished_stage_that_a_changed_recipe_asks_otherwise_of_is_named(miniature, tmp_path, capsys):
+    """It is not trained again: neither its length nor its learning rate may seem to be the new one."""
+
+    def leave(recipe, first):
+        output = output_of(recipe)
+        output.mkdir()
+        write_recipe(recipe, output / "recipe.yaml")
+        (output / "run.json").write_text(json.dumps({"launches": []}))
+        (output / "metrics.jsonl").touch()
+        (output / "model.safetensors").touch()
+        return 0
+
+    recipe = load_recipe("miniature", [*SETTINGS, SEQUENCE, f"trainer.output_dir={tmp_path}"])
+    assert train_strategy(recipe, leave) == 0
+    assert train_strategy(recipe, pytest.fail, resume=True) == 0
+    assert "warning" not in capsys.readouterr().err
+    recipe.trainer.update(learning_rate=0.5, max_steps=9, logging_steps=3)
+    assert train_strategy(recipe, pytest.fail, resume=True) == 0
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 2
+    for line, stage in zip(warnings, ("1_chat", "2_math"), strict=True):
+        assert line.startswith(f"warning: stage '{stage}' has finished and stays as it is, with another ")
+        assert "another trainer.max_steps, trainer.learning_rate in" in line, line
+
+
+def test_the_policy_of_a_sequence_is_the_one_that_loads(miniature, tmp_path):
+    """An earlier run's weights lie in another file than the last stage's, and transformers would look there first."""
+    start = AutoModelForCausalLM.from_pretrained(miniature / "policy")
+
+    def leave(recipe, first):
+        output = output_of(recipe)
+        AutoModelForCausalLM.from_pretrained(miniature / "policy").save_pretrained(output, max_shard_size="8KB")
+        (output / "run.json").write_text(json.dumps({"launches": []}))
+        (output / "metrics.jsonl").touch()
+        return 0
+
+    for parameter in (earlier := AutoModelForCausalLM.from_pretrained(miniature / "policy")).parameters():
+        torch.nn.init.zeros_(parameter)
+    earlier.save_pretrained(tmp_path)
+    recipe = load_recipe("miniature", [*SETTINGS, SEQUENCE, f"trainer.output_dir={tmp_path}"])
+    assert train_strategy(recipe, leave) == 0
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path).state_dict(), start.state_dict())
 
 
 def test_a_new_sequence_does_not_take_over_what_an_old_one_left(miniature, tmp_path):

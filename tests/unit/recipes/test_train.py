@@ -199,7 +199,7 @@ def sentence(capsys) -> str:
         ),
         (["peft={r: 2, target_modules: [no_such]}"], ["peft fits no module", "no_such"]),
         (["model.kwargs={no_such: 1}"], ["the trainer cannot be made", "no_such"]),
-        (["trainer.lr_scheduler_type=cosine_with_min_lr"], ["training cannot begin", "min_lr"]),
+        (["trainer.optim_args=momentum"], ["training cannot begin", "not enough values to unpack"]),
         (["trainer.use_liger_kernel=true"], ["use_liger_kernel", "pip install liger-kernel"]),
         (
             [r"domains.math.verifier={reward_server: {url: 'http://127.0.0.1:9', api: json, retries: 0}}"],
@@ -320,6 +320,10 @@ def test_only_checkpoints_of_the_same_run_are_resumed(tmp_path, command, capsys)
     launches = json.loads((tmp_path / "run.json").read_text())["launches"]
     assert [launch["from_step"] for launch in launches] == [0, 2]
     assert [launch["max_steps"] for launch in launches] == [2, 4]
+    capsys.readouterr()
+    assert main([*steps, "trainer.max_steps=3", "--resume"]) == 2
+    assert "checkpoint to resume is of step 4, but the run ends with step 3" in sentence(capsys)
+    assert json.loads((tmp_path / "run.json").read_text())["launches"] == launches
     for path in tmp_path.glob("checkpoint-*/run_id"):
         path.write_text("another")
     assert main([*steps, "--resume"]) == 2
@@ -334,6 +338,7 @@ UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
     [
         ([*UNSEEN, "trainer.eval_strategy=epoch"], ["trainer.eval_strategy is 'epoch'", "eval_dataset"]),
         (["trainer.domain_weights={math: 1, chta: 2}"], ["domain_weights", "chta"]),
+        (["trainer.domain_weights={math: 1, 2: 1}"], ["domain_weights has the key 2", "in quotes"]),
         (["strategy={fixed_weights: {weights: {math: 1}}}"], ["domain_weights", "['math']"]),
         (["strategy={single: {domain: math}}", "trainer.domain_weights={math: 1, chat: 2}"], ["domain_weights"]),
         (["trainer.loss_type=grppo"], ["loss_type", "'grppo'"]),
@@ -357,6 +362,23 @@ UNSEEN = [f"~domains.{name}.eval_dataset" for name in DOMAINS]
             ["'normalise_then_sum'", "Did you mean 'normalize_then_sum'?"],
         ),
         (["trainer.num_train_epochs=-1"], ["num_train_epochs is -1", "0 or more"]),
+        (["trainer.neftune_noise_alpha=-1"], ["neftune_noise_alpha is -1", "0 or more"]),
+        (["trainer.logging_steps=-0.5"], ["logging_steps is -0.5", "0 or more"]),
+        (["trainer.num_generations=0"], ["num_generations is 0", "at least 2"]),
+        (["trainer.per_device_eval_batch_size=0"], ["per_device_eval_batch_size is 0", "at least 1"]),
+        (["trainer.eval_accumulation_steps=0"], ["eval_accumulation_steps is 0", "at least 1"]),
+        (["trainer.pad_to_multiple_of=0"], ["pad_to_multiple_of is 0", "at least 1"]),
+        (["trainer.top_entropy_quantile=-1"], ["top_entropy_quantile is -1", "from 0 to 1"]),
+        (["trainer.top_k=-1"], ["top_k is -1", "0 for all"]),
+        (["trainer.log_level_replica=debgu"], ["'debgu'", "Did you mean 'debug'?"]),
+        (["trainer.generation_kwargs=stop"], ["generation_kwargs is 'stop'", "a mapping"]),
+        (
+            ["trainer.lr_scheduler_type=cosine", "trainer.lr_scheduler_kwargs={num_cycle: 2}"],
+            ["lr_scheduler_kwargs", "'num_cycle'"],
+        ),
+        (["trainer.lr_scheduler_type=cosine_with_min_lr"], ["lr_scheduler_kwargs", "min_lr"]),
+        (["trainer.cache_implementation=statik"], ["cache_implementation", "statik"]),
+        (["trainer.accelerator_config=nowhere.json"], ["nowhere.json"]),
         (["trainer.adam_beta2=1"], ["adam_beta2 is 1", "below 1"]),
         (
             ["trainer.metric_for_best_model=eval_domain/maths/reward"],
@@ -384,6 +406,12 @@ def test_what_a_run_refuses_a_check_refuses(command, changes, words, check, caps
     assert main([*command, *changes, *check]) == 2
     line = sentence(capsys)
     assert all(word in line for word in words), line
+
+
+def test_whole_numbers_serve_where_torch_and_transformers_want_floats(command):
+    """The second refuses temperature 2 and the first adam_beta1 0, when training has begun."""
+    floats = ("adam_beta1=0", "temperature=2", "repetition_penalty=2")
+    assert main([*command, *(f"trainer.{setting}" for setting in floats)]) == 0
 
 
 def test_only_what_is_refused_by_others_and_in_time_becomes_a_sentence():
