@@ -3,7 +3,9 @@
 Both take many vectors at once, as small ones would otherwise be spent on calls and on waiting for threads.
 """
 
+import functools
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -137,8 +139,19 @@ def _length(vector: Sequence[Tensor | None]) -> int:
 
 def _kernels(device: torch.device, vectors: Sequence[Sequence[Tensor | None]], out: Sequence[Tensor] = ()) -> Any:
     """The module with kernels that do the same faster; None where there are none for these tensors."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
-        return None
-    from mgs_trl.surgery import fused
+    fused = _fused() if device.type == "cuda" else None
+    return fused if fused and fused.fits(device, vectors, out) and fused.works(device) else None
 
-    return fused if fused.fits(device, vectors, out) and fused.works(device) else None
+
+@functools.cache
+def _fused() -> Any:
+    """The module with the kernels; None without Triton, or, with a warning, where it cannot be imported."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    try:
+        from mgs_trl.surgery import fused
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        warnings.warn(f"surgery goes without its fused kernels, more slowly, as Triton fails: {reason}", stacklevel=2)
+        return None
+    return fused

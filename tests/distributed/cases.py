@@ -114,4 +114,4 @@ THREE = cases(
     ("three", ("ddp", "zero2", "zero3", "fsdp2")), ("two", ("ddp", "zero2", "zero3", "fsdp2")), ("moved", MAIN_ENGINES)
 )
 # Groups of 3, which 4 ranks do not split: the scripted completions of a group must come from one rank.
-FOUR = cases(*((kind, ("ddp", "zero3")) for kind in UNEVEN), ("uneven-dapo", ("zero2", "fsdp2")))
+FOUR = cases(*((kind, ("ddp", "zero3")) for kind in UNEVEN), ("uneven-dapo", ("zero2", "fsdp2", "fsdp2_hsdp")))

@@ -35,6 +35,7 @@ def deepspeed_config(
     return config
 
 
+FSDP2 = {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
 ENGINES: dict[str, dict[str, Any]] = {
     "single": {},
     "ddp": {},
@@ -50,7 +51,8 @@ ENGINES: dict[str, dict[str, Any]] = {
     "zero3_bf16": {"deepspeed": deepspeed_config(3, bf16=True), "bf16": True},
     "zero2_bf16_sums": {"deepspeed": deepspeed_config(2, bf16=True, fp32_sums=False), "bf16": True},
     "zero3_bf16_sums": {"deepspeed": deepspeed_config(3, bf16=True, fp32_sums=False), "bf16": True},
-    "fsdp2": {"fsdp": True, "fsdp_config": {"version": 2, "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}},
+    "fsdp2": FSDP2,
+    "fsdp2_hsdp": FSDP2,  # on 4 ranks: two of shards, and each twice
 }
 #: Class of the wrapped model (or of the optimizer, with DeepSpeed) that a case must really have trained with.
 EXPECTED = {
@@ -68,6 +70,7 @@ EXPECTED = {
     "zero2_bf16_sums": "DeepSpeedZeroOptimizer",
     "zero3_bf16_sums": "DeepSpeedZeroOptimizer_Stage3",
     "fsdp2": "FSDPModule",
+    "fsdp2_hsdp": "FSDPModule",
 }
 
 
@@ -108,7 +111,7 @@ def forget_state() -> None:
     from accelerate.state import AcceleratorState
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    for name in [name for name in os.environ if name.startswith(("ACCELERATE_USE_", "FSDP_"))]:
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_USE_", "FSDP_", "PARALLELISM_CONFIG_"))]:
         del os.environ[name]
     unset_hf_deepspeed_config()
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -129,6 +132,9 @@ def engine_settings(name: str, folder: Path) -> dict[str, Any]:
     """What a trainer's configuration must say, and accelerate's environment, to train with the engine `name`."""
     forget_state()
     settings = dict(ENGINES[name])
+    if name == "fsdp2_hsdp":  # as `accelerate launch` does it
+        os.environ["ACCELERATE_USE_PARALLELISM_CONFIG"] = "true"
+        os.environ |= {f"PARALLELISM_CONFIG_DP_{part}_SIZE": "2" for part in ("REPLICATE", "SHARD")}
     if "deepspeed" not in settings:
         return settings | {"use_cpu": not torch.cuda.is_available()}
     # As `accelerate launch` does it: with ACCELERATE_USE_CPU there would be no DeepSpeed.

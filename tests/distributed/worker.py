@@ -59,7 +59,7 @@ def whole_parameters(trainer, engine: str) -> dict[str, torch.Tensor]:
 
             value = safe_get_full_fp32_param(parameter)
             value = parameter.detach() if value is None else value
-        elif engine == "fsdp2":
+        elif engine.startswith("fsdp2"):
             value = parameter.full_tensor()
         else:
             value = parameter

@@ -55,6 +55,20 @@ def test_kernels_compile(kernel, gpu, domains, dtypes):
     assert compiled.asm["cubin" if gpu[0] == "cuda" else "hsaco"]
 
 
+def test_a_triton_that_cannot_be_imported_is_done_without(tmp_path):
+    """In a process of its own, in which the kernels have not been imported."""
+    (tmp_path / "triton.py").write_text("raise ImportError('no backends')")
+    code = (
+        "import torch, pytest\n"
+        "from mgs_trl.surgery import gramian\n"
+        "with pytest.warns(UserWarning, match='^surgery goes without .* as Triton fails: ImportError: no backends$'):\n"
+        "    assert gramian._kernels(torch.device('cuda'), [[torch.zeros(1)]]) is None\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
