@@ -23,6 +23,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 
 from mgs_trl.ranks.agreement import from_main_process
 from mgs_trl.rollouts.errors import ServerError
+from mgs_trl.rollouts.saved_form import as_saved
 from mgs_trl.rollouts.server import Server
 from mgs_trl.rollouts.settings import ServerSettings
 from mgs_trl.rollouts.weight_directory import DEFAULT_NAME, WeightDirectory
@@ -76,7 +77,7 @@ class ServedGeneration(VLLMGeneration):
         parameters = self._iter_named_params()
 
         def publish() -> None:
-            version = self.directory.publish(parameters)
+            version = self.directory.publish(as_saved(self.model, parameters))
             label = f"{self._run}:{version.number}"
             self._on_servers(lambda server, _: server.push(version, label))
 
