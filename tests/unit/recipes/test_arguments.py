@@ -323,7 +323,7 @@ def test_unknown_templates():
 
 @pytest.mark.parametrize("own", [{}, {"temperature": 0.5}], ids=["shared", "different"])
 def test_stop_strings_of_the_trainer_hold_beside_the_templates(own):
-    given = {"generation_kwargs": {"stop": ["User:"], "seed": 3}}
+    given = {"generation_kwargs": {"stop": ["User:"], "min_tokens": 3}}
     asked = recipe(given, domains={"math": {"template": "zero_think", "sampling": own}}, rollout="vllm")
     sampling = parse_sampling(build_config(asked))
     assert sampling.of("math").stop == ("User:", *find_template("zero_think").stop)
