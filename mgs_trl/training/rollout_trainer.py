@@ -24,6 +24,7 @@ from mgs_trl.rollouts.temperature import TemperatureChoice
 from mgs_trl.training.advantages import domain_advantages, needs_domain_statistics
 from mgs_trl.training.metrics import DomainMetrics, add_rollout_metrics, rows_met_first
 from mgs_trl.training.mix import DomainMix
+from mgs_trl.training.prompts import check_prompts
 from mgs_trl.training.resumable import ResumableTrainer
 from mgs_trl.training.window import RowBlock
 
@@ -49,6 +50,9 @@ class RolloutTrainer(ResumableTrainer):
         check_tools(given.get("tools"), given["args"], self._sampling)
         super().__init__(*args, **kwargs)
         check_tools(self.tools, self.args, self._sampling)  # an environment's, too
+        if self.rollout_func is None:
+            for data in (self.train_dataset, self.eval_dataset):
+                check_prompts(data, self.args.domain_column, self.processing_class)
         self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
         truncated = [name for name in self.mix.names if self._sampling.of(name).truncates]
         corrected = self.use_vllm and self.vllm_importance_sampling_correction
