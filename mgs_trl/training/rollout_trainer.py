@@ -54,13 +54,15 @@ class RolloutTrainer(ResumableTrainer):
             for data in (self.train_dataset, self.eval_dataset):
                 check_prompts(data, self.args.domain_column, self.processing_class)
         self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
-        truncated = [name for name in self.mix.names if self._sampling.of(name).truncates]
+        by_pattern = self.args.vllm_structured_outputs_regex is not None
+        truncated = [name for name in self.mix.names if by_pattern or self._sampling.of(name).truncates]
         corrected = self.use_vllm and self.vllm_importance_sampling_correction
         if truncated and corrected and self.accelerator.is_main_process:
             logger.warning(
-                "the domains %s have top_p, top_k or min_p, so vllm_importance_sampling_correction multiplies the loss "
-                "of their completions by the share of probability that is left, for every token anew: long ones hardly "
-                "train; set it to False, or leave the truncation out.",
+                "the domains %s have top_p, top_k, min_p or vllm_structured_outputs_regex, so "
+                "vllm_importance_sampling_correction multiplies the loss of their completions by the share of "
+                "probability that is left, for every token anew: long ones hardly train; set it to False, or leave the "
+                "truncation out.",
                 truncated,
             )
 

@@ -111,13 +111,15 @@ def test_prompts_are_dealt_out_evenly_and_each_gets_its_own_completions(tiny_pol
         ({"chat": {"min_p": 0.1}}, True, "['chat']"),
         ({"chat": {"top_p": 0.9}}, False, None),
         ({"chat": {"temperature": 0.7}}, True, None),
+        ("w[0-9]", True, "['chat', 'instruction_following', 'math']"),
     ],
 )
 def test_truncation_that_the_correction_takes_for_another_policy_is_told(
     tiny_policy, tmp_path, caplog, sampling, corrected, named
 ):
     with scripted_server(60) as server:
-        fields = {"sampling": sampling, "vllm_importance_sampling_correction": corrected}
+        name = "vllm_structured_outputs_regex" if isinstance(sampling, str) else "sampling"
+        fields = {name: sampling, "vllm_importance_sampling_correction": corrected}
         MGSTrainer(tiny_policy, reward, config(tmp_path, server, **fields), prompts(4))
     told = [record.getMessage() for record in caplog.records if record.name.startswith("mgs_trl")]
     assert [message.split(" have ")[0] for message in told] == ([f"the domains {named}"] if named else [])
