@@ -292,14 +292,14 @@ def write_all(recipe: Recipe, parts: Sequence[DomainRows], form: PromptForm, tok
     Raises:
         ValueError: prompts that cannot take the form, or a domain all of whose prompts are too long.
     """
-    limit = recipe.max_prompt_length
+    limit, variables = recipe.max_prompt_length, recipe.trainer.get("chat_template_kwargs") or {}
     for part in parts:
         domain = recipe.domains[part.domain]
         template = find_template(domain.template)
-        write_prompts(part, form, template, domain.system_prompt, domain.prompt_suffix, tokenizer)
+        write_prompts(part, form, template, domain.system_prompt, domain.prompt_suffix, tokenizer, variables)
         if limit is not None:
             part.drop(
-                lambda row: prompt_length(row["prompt"], tokenizer) <= limit,
+                lambda row: prompt_length(row["prompt"], tokenizer, variables) <= limit,
                 f"prompt longer than {limit} tokens",
             )
         if not part.rows:

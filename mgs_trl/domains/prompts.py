@@ -58,12 +58,14 @@ def write_prompts(
     system: str | None,
     suffix: str | None,
     tokenizer: Any,
+    variables: Mapping[str, Any],
 ) -> None:
     """Bring the prompts of one domain to the run's form, in place.
 
     Args:
         system: system message put before every conversation that has none.
         suffix: text appended to the last user turn.
+        variables: the run's `chat_template_kwargs`.
 
     Raises:
         ValueError: a conversation, or a system message, where the tokenizer has no chat template.
@@ -72,7 +74,7 @@ def write_prompts(
         prompt = row["prompt"]
         if form.conversational or form.rendered:
             messages = _messages(prompt, system, suffix)
-            row["prompt"] = messages if form.conversational else _render(messages, template, tokenizer)
+            row["prompt"] = messages if form.conversational else _render(messages, template, tokenizer, variables)
         elif isinstance(prompt, str) and system is None:
             row["prompt"] = prompt + (suffix or "")
         else:
@@ -82,11 +84,13 @@ def write_prompts(
             )
 
 
-def prompt_length(prompt: str | Messages, tokenizer: Any) -> int:
-    """Tokens of a prompt as the trainer tokenizes it."""
+def prompt_length(prompt: str | Messages, tokenizer: Any, variables: Mapping[str, Any]) -> int:
+    """Tokens of a prompt as the trainer tokenizes it; `variables` are its `chat_template_kwargs`."""
     if isinstance(prompt, str):
         return len(tokenizer(prompt)["input_ids"])
-    tokens = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
+    tokens = tokenizer.apply_chat_template(
+        prompt, add_generation_prompt=True, tokenize=True, return_dict=True, **variables
+    )
     return len(tokens["input_ids"])
 
 
@@ -100,12 +104,13 @@ def _messages(prompt: str | Messages, system: str | None, suffix: str | None) ->
     return messages
 
 
-def _render(messages: Messages, template: Template, tokenizer: Any) -> str:
+def _render(messages: Messages, template: Template, tokenizer: Any, variables: Mapping[str, Any]) -> str:
     text = tokenizer.apply_chat_template(
         messages,
         chat_template=template.chat_template or tokenizer.chat_template,
         add_generation_prompt=True,
         tokenize=False,
+        **variables,
     )
     # The trainer tokenizes texts with special tokens, so a leading BOS would come twice.
     adds_bos = tokenizer.bos_token_id is not None and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]

@@ -12,6 +12,7 @@ from mgs_trl.engines.domain_gradients import DomainGradients
 from mgs_trl.engines.fsdp2 import FSDP2Engine, reshard
 from mgs_trl.engines.local import LocalEngine
 from mgs_trl.engines.support import check_engine
+from mgs_trl.engines.zero_trace import forget_order
 
 __all__ = [
     "DomainGradients",
@@ -19,6 +20,7 @@ __all__ = [
     "LocalEngine",
     "Piece",
     "check_engine",
+    "forget_order",
     "make_engine",
     "reshard",
     "trainable_parameters",

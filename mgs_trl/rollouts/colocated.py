@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mgs_trl.rollouts.reload import reload_model
+from mgs_trl.rollouts.saved_form import as_saved
 
 #: Settings of the CPU backend that TRL does not pass on. Values that the user has set are kept.
 ENVIRONMENT = {
@@ -66,7 +67,8 @@ def reload_weights(generation: Any) -> None:
     """
     model, model_config = _engine_model(generation.llm)
     # Merging adapters and gathering shards yield views that are valid during the iteration only.
-    weights = [(name, parameter.detach().clone()) for name, parameter in generation._iter_named_params()]
+    saved = as_saved(generation.model, generation._iter_named_params())
+    weights = [(name, parameter.detach().clone()) for name, parameter in saved]
     reload_model(model, model_config, weights)
     generation.llm.reset_prefix_cache()
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from mgs_trl.rollouts.sampling import DomainSampling
+from mgs_trl.rollouts.sampling import DomainSampling, Sampling
 from mgs_trl.rollouts.served import ServedGeneration
 
 
@@ -22,14 +22,14 @@ def sample_by_row(generation: Any, sampling: DomainSampling) -> None:
     if not sampling.differs:
         return
     if isinstance(generation, ServedGeneration):
-        generation.row_requests = lambda: gather_object([row.request() for row in sampling.rows])
+        generation.row_requests = lambda count: gather_object([row.request() for row in _rows(sampling, count)])
         return
     engine, draw, generate = generation.llm, generation.llm.generate, generation.generate
 
     def draw_by_row(prompts: Any, sampling_params: Any, **options: Any) -> Any:
         if sampling_params.prompt_logprobs is not None:  # the weight check of an engine that slept asks about a text
             return draw(prompts, sampling_params=sampling_params, **options)
-        rows = sampling.rows
+        rows = _rows(sampling, len(prompts) // generation.tensor_parallel_size)
         if generation.tensor_parallel_size > 1:  # the engine gets the prompts of the whole group
             parts: list[Any] = [None] * generation.tensor_parallel_size
             torch.distributed.all_gather_object(parts, rows, group=generation.tp_group)
@@ -45,6 +45,16 @@ def sample_by_row(generation: Any, sampling: DomainSampling) -> None:
             engine.generate = draw  # a `rollout_func` asks the engine for what it likes
 
     generation.generate = generate_by_row
+
+
+def _rows(sampling: DomainSampling, prompts: int) -> list[Sampling]:
+    """Those of the batch, if it is what is generated: a `rollout_func` may ask for what it likes."""
+    if prompts != len(sampling.rows):
+        raise ValueError(
+            f"vllm_generation.generate was called with {prompts} prompts, but sampling differs between domains and is "
+            f"known for the {len(sampling.rows)} rows of the batch alone; give it one prompt for each."
+        )
+    return sampling.rows
 
 
 def _with(parameters: Any, changes: dict[str, Any]) -> Any:

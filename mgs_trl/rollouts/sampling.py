@@ -48,6 +48,16 @@ class Sampling:
 FIELDS = tuple(field.name for field in dataclasses.fields(Sampling))
 _CHECKED = ("temperature", "top_p", "min_p", "max_completion_length")  # vLLM takes -1 as top_k, too
 _FROM_CONFIG = ("temperature", "top_p", "top_k", "min_p", "max_completion_length")
+VLLM_LEAST_TEMPERATURE = 0.01  # it draws at this one when asked for less
+#: Of `generation_kwargs`: what would draw other completions than the trainer takes them for.
+_REFUSED = {
+    "temperature": "completions are scored at the trainer's temperature; set temperature",
+    "seed": "with it all completions of a prompt are the same; set the run's seed",
+    "n": "the trainer asks for num_generations completions; leave it out",
+    "num_return_sequences": "the trainer asks for num_generations completions; leave it out",
+    "logprobs": "the trainer takes the first for the drawn token's; leave it out",
+    "prompt_logprobs": "the trainer has no use for them; leave it out",
+}
 
 
 class DomainSampling:
@@ -110,6 +120,9 @@ def parse_sampling(args: Any) -> DomainSampling:
     Raises:
         ValueError: an unknown key, a value out of its range, or one that the run's rollouts cannot serve.
     """
+    for name in _REFUSED:
+        if name in (args.generation_kwargs or {}):
+            raise ValueError(f"generation_kwargs has {name!r}, but {_REFUSED[name]}.")
     default = Sampling(
         **{name: getattr(args, name) for name in _FROM_CONFIG},
         stop=stop_strings(args.generation_kwargs),
@@ -119,6 +132,8 @@ def parse_sampling(args: Any) -> DomainSampling:
         raise ValueError("max_completion_length is None, but with sampling by domain it must be a number of tokens.")
     checked = _CHECKED if args.use_vllm else (*_CHECKED, "top_k")
     _check("", default, [name for name in checked if getattr(default, name) is not None])
+    if args.use_vllm:
+        _check_temperature("", default)
     _check("generation_kwargs.", default, ["stop"])
     by_domain = {}
     for domain, given in (args.sampling or {}).items():
@@ -133,6 +148,8 @@ def parse_sampling(args: Any) -> DomainSampling:
             own["stop"] = _strings(own["stop"])
         by_domain[domain] = dataclasses.replace(default, **{"stop_completes": True, **own} if own else {})
         _check(f"{where}.", by_domain[domain], own)
+        if args.use_vllm:
+            _check_temperature(f"{where}.", by_domain[domain])
         longest = default.max_completion_length
         if by_domain[domain].max_completion_length > longest:
             raise ValueError(
@@ -192,6 +209,14 @@ def _check(where: str, sampling: Sampling, own: Iterable[str]) -> None:
         good, allowed = fits[name]
         if not good:
             raise ValueError(f"{where}{name} is {getattr(sampling, name)!r}, but it must be {allowed}.")
+
+
+def _check_temperature(where: str, sampling: Sampling) -> None:
+    if sampling.temperature < VLLM_LEAST_TEMPERATURE:
+        raise ValueError(
+            f"{where}temperature is {sampling.temperature!r}, but vLLM draws at no less than {VLLM_LEAST_TEMPERATURE}, "
+            "and completions are scored at the temperature that is set; it must be at least that."
+        )
 
 
 def _is_whole(value: Any) -> bool:

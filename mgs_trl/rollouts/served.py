@@ -23,6 +23,7 @@ from trl.generation.vllm_generation import VLLMGeneration
 
 from mgs_trl.ranks.agreement import from_main_process
 from mgs_trl.rollouts.errors import ServerError
+from mgs_trl.rollouts.saved_form import as_saved
 from mgs_trl.rollouts.server import Server
 from mgs_trl.rollouts.settings import ServerSettings
 from mgs_trl.rollouts.weight_directory import DEFAULT_NAME, WeightDirectory
@@ -54,7 +55,8 @@ class ServedGeneration(VLLMGeneration):
         self._run = secrets.token_hex(4)  # tells this run's weights from an earlier run's
         self._synced_step: int | None = None
         self._calls: Counter[str] = Counter()  # since the last synchronization, of each kind
-        self.row_requests: Callable[[], list[dict[str, Any]]] | None = None  # of all ranks' rows, where they differ
+        # Of all ranks' rows, where they differ; given the number of this rank's.
+        self.row_requests: Callable[[int], list[dict[str, Any]]] | None = None
         super().__init__(*others, **named)
 
     def _init_vllm(self) -> None:
@@ -76,7 +78,7 @@ class ServedGeneration(VLLMGeneration):
         parameters = self._iter_named_params()
 
         def publish() -> None:
-            version = self.directory.publish(parameters)
+            version = self.directory.publish(as_saved(self.model, parameters))
             label = f"{self._run}:{version.number}"
             self._on_servers(lambda server, _: server.push(version, label))
 
@@ -104,7 +106,7 @@ class ServedGeneration(VLLMGeneration):
                 "their weights were not synchronized."
             )
         all_prompts = gather_object(prompts)
-        changes = self.row_requests() if self.row_requests else [{} for _ in all_prompts]
+        changes = self.row_requests(len(prompts)) if self.row_requests else [{} for _ in all_prompts]
         with profiler or nullcontext():
             found = from_main_process(
                 self.accelerator,

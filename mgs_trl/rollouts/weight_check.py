@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 
+from mgs_trl.engines import forget_order
 from mgs_trl.ranks.agreement import from_main_process
 from mgs_trl.rollouts.errors import StaleWeightsError
 from mgs_trl.rollouts.server import Server
@@ -136,6 +137,8 @@ def check_weights(generation: Any, every: int) -> None:
     def synchronize_and_check() -> None:
         synchronize()
         check.after_sync()
+        if generation.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            forget_order(generation.accelerator.deepspeed_engine_wrapped.engine)  # the check has called the head
 
     generation.sync_weights = synchronize_and_check
 

@@ -7,6 +7,7 @@ once, and what they compute is the same: products and sums in float64, rounded o
 
 import functools
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,6 +22,7 @@ CHUNK = 1 << 16  # elements that one program reads of each gradient
 MOST_DOMAINS = 8  # more would not fit into a program's registers
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 BLOCK = 1024  # elements, of all domains together, that a program has in its registers
+RUN = 128  # rows that one thread adds up
 _ABSENT = -1  # in place of a dtype: a gradient that is zero everywhere, or is not to be read
 
 
@@ -75,12 +77,9 @@ def add_products(out: Tensor, vectors: Sequence[Sequence[Tensor | None]], module
             addresses, dtypes, _on(chunks, device), parts,
             **_constants(vectors, COUNT=count, PADDED=padded, BLOCK=BLOCK // padded),
         )  # fmt: skip
-    touched = sorted({of_vector[chunk.vector] for chunk in chunks})
-    lengths = [0] * len(out)
-    for chunk in chunks:
-        lengths[of_vector[chunk.vector]] += 1
-    sums = torch.segment_reduce(parts.flatten(1), "sum", lengths=_on([lengths[m] for m in touched], device))
-    out[touched] += sums.view(len(touched), count, count)
+    per_module = Counter(of_vector[chunk.vector] for chunk in chunks)
+    sums = _sum_runs(parts.flatten(1), list(per_module.values()))
+    out[list(per_module)] += sums.view(len(per_module), count, count)
 
 
 def write_combinations(
@@ -107,6 +106,14 @@ def write_combinations(
             _on(weights, device, torch.float64), _on(plain, device, torch.int32), _on(chunks, device),
             **_constants([*read, out], COUNT=count, BLOCK=BLOCK),
         )  # fmt: skip
+
+
+def _sum_runs(rows: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Sums of consecutive rows, so many to each sum. In two steps, as torch gives each sum to one thread."""
+    runs = [[min(RUN, length - start) for start in range(0, length, RUN)] for length in lengths]
+    for sizes in ([size for run in runs for size in run], [len(run) for run in runs]):
+        rows = torch.segment_reduce(rows, "sum", lengths=_on(sizes, rows.device), unsafe=True)
+    return rows
 
 
 def _current(device: torch.device) -> AbstractContextManager[object]:

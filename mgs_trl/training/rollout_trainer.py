@@ -24,6 +24,7 @@ from mgs_trl.rollouts.temperature import TemperatureChoice
 from mgs_trl.training.advantages import domain_advantages, needs_domain_statistics
 from mgs_trl.training.metrics import DomainMetrics, add_rollout_metrics, rows_met_first
 from mgs_trl.training.mix import DomainMix
+from mgs_trl.training.prompts import check_prompts
 from mgs_trl.training.resumable import ResumableTrainer
 from mgs_trl.training.window import RowBlock
 
@@ -49,14 +50,19 @@ class RolloutTrainer(ResumableTrainer):
         check_tools(given.get("tools"), given["args"], self._sampling)
         super().__init__(*args, **kwargs)
         check_tools(self.tools, self.args, self._sampling)  # an environment's, too
+        if self.rollout_func is None:
+            for data in (self.train_dataset, self.eval_dataset):
+                check_prompts(data, self.args.domain_column, self.processing_class)
         self._served_context = served_context(self.vllm_generation) if self.use_vllm else None
-        truncated = [name for name in self.mix.names if self._sampling.of(name).truncates]
+        by_pattern = self.args.vllm_structured_outputs_regex is not None
+        truncated = [name for name in self.mix.names if by_pattern or self._sampling.of(name).truncates]
         corrected = self.use_vllm and self.vllm_importance_sampling_correction
         if truncated and corrected and self.accelerator.is_main_process:
             logger.warning(
-                "the domains %s have top_p, top_k or min_p, so vllm_importance_sampling_correction multiplies the loss "
-                "of their completions by the share of probability that is left, for every token anew: long ones hardly "
-                "train; set it to False, or leave the truncation out.",
+                "the domains %s have top_p, top_k, min_p or vllm_structured_outputs_regex, so "
+                "vllm_importance_sampling_correction multiplies the loss of their completions by the share of "
+                "probability that is left, for every token anew: long ones hardly train; set it to False, or leave the "
+                "truncation out.",
                 truncated,
             )
 

@@ -8,6 +8,8 @@ import pytest
 from accelerate.utils.deepspeed import DeepSpeedEngineWrapper
 from deepspeed.runtime.bf16_optimizer import BF16_Optimizer
 from deepspeed.runtime.engine import DeepSpeedEngine
+from deepspeed.runtime.zero.parameter_offload import DeepSpeedZeRoOffload
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
 from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 from torch.distributed.fsdp import FSDPModule
@@ -47,6 +49,12 @@ def test_boundary_can_be_set_without_a_step():
     ]
     assert order == sorted(order)
     assert callable(DeepSpeedEngine.set_gradient_accumulation_boundary)
+
+
+def test_the_order_of_gathering_can_be_forgotten():
+    assert "self.parameter_offload =" in inspect.getsource(DeepSpeedZeroOptimizer_Stage3)
+    assert callable(DeepSpeedZeRoOffload.get_param_coordinator)
+    assert {"is_invalid_trace", "_invalidate_trace"} <= set(vars(PartitionedParameterCoordinator))
 
 
 def test_missing_attribute_is_named():

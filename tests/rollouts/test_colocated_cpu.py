@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, TrainerCallback
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    TrainerCallback,
+)
 
 from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.build import release
@@ -16,7 +24,23 @@ pytest.importorskip("vllm", reason="vLLM is not installed")
 SIZES = {"vocab_size": 161, "hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32}
 
 
-@pytest.fixture(scope="module", params=["own_head", "tied_head", "experts"])
+TOKENS = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "max_position_embeddings": 128}
+LAYERS = {**TOKENS, "num_hidden_layers": 2}
+EXPERTS = {**SIZES, **LAYERS, "num_experts_per_tok": 2}
+
+
+def build_model(kind: str):
+    """Of a family that vLLM knows under other names or in other pieces than transformers."""
+    torch.manual_seed(0)
+    if kind == "experts":
+        return Qwen3MoeForCausalLM(Qwen3MoeConfig(**EXPERTS, num_experts=4, moe_intermediate_size=32))
+    if kind == "renamed_experts":
+        return MixtralForCausalLM(MixtralConfig(**EXPERTS, num_local_experts=4, intermediate_size=64))
+    neox = GPTNeoXConfig(vocab_size=161, hidden_size=64, num_attention_heads=2, intermediate_size=96, **LAYERS)
+    return GPTNeoXForCausalLM(neox)
+
+
+@pytest.fixture(scope="module", params=["own_head", "tied_head", "renamed_head", "experts", "renamed_experts"])
 def policy(request, tmp_path_factory) -> str:
     tied = request.param == "tied_head"
     directory = build_tiny_policy(tmp_path_factory.mktemp("vllm-policy"), **SIZES, tie_word_embeddings=tied)
@@ -24,11 +48,8 @@ def policy(request, tmp_path_factory) -> str:
         from vllm.distributed.parallel_state import destroy_model_parallel
 
         destroy_model_parallel()  # an engine without experts has left groups without one for them
-        experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_hidden_layers": 2}
-        tokens = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
-        config = Qwen3MoeConfig(**SIZES, **experts, **tokens, max_position_embeddings=128)
-        torch.manual_seed(0)
-        Qwen3MoeForCausalLM(config).to(torch.float32).save_pretrained(directory)
+    if not request.param.endswith(("own_head", "tied_head")):
+        build_model(request.param).to(torch.float32).save_pretrained(directory)
     return str(directory)
 
 

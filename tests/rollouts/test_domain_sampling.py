@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from mgs_trl import MGSConfig, MGSTrainer
 from mgs_trl.build import build_trainer, release
 from mgs_trl.recipe import load_recipe
+from mgs_trl.rollouts.sampling import VLLM_LEAST_TEMPERATURE
 from tests.conftest import build_tiny_policy
 from tests.support.rollouts import prompts
 from tests.unit.recipes.conftest import make_directory
@@ -84,6 +85,13 @@ def test_every_domain_is_drawn_cut_and_counted_in_its_own_way(policy, tmp_path):
     [answer] = trainer.vllm_generation.llm.generate([{"prompt_token_ids": [5, 7]}], ask, use_tqdm=False)
     assert len(answer.outputs[0].token_ids) == 4
     release(trainer)  # an engine that is collected later takes the next one's process groups along
+
+
+def test_the_least_temperature_is_vllms():
+    from vllm import SamplingParams
+
+    given = [VLLM_LEAST_TEMPERATURE, VLLM_LEAST_TEMPERATURE / 2]
+    assert [SamplingParams(temperature=value).temperature for value in given] == [VLLM_LEAST_TEMPERATURE] * 2
 
 
 def test_a_shipped_recipe_of_one_domain_trains_with_its_template(tmp_path):

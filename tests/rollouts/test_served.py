@@ -111,13 +111,15 @@ def test_prompts_are_dealt_out_evenly_and_each_gets_its_own_completions(tiny_pol
         ({"chat": {"min_p": 0.1}}, True, "['chat']"),
         ({"chat": {"top_p": 0.9}}, False, None),
         ({"chat": {"temperature": 0.7}}, True, None),
+        ("w[0-9]", True, "['chat', 'instruction_following', 'math']"),
     ],
 )
 def test_truncation_that_the_correction_takes_for_another_policy_is_told(
     tiny_policy, tmp_path, caplog, sampling, corrected, named
 ):
     with scripted_server(60) as server:
-        fields = {"sampling": sampling, "vllm_importance_sampling_correction": corrected}
+        name = "vllm_structured_outputs_regex" if isinstance(sampling, str) else "sampling"
+        fields = {name: sampling, "vllm_importance_sampling_correction": corrected}
         MGSTrainer(tiny_policy, reward, config(tmp_path, server, **fields), prompts(4))
     told = [record.getMessage() for record in caplog.records if record.name.startswith("mgs_trl")]
     assert [message.split(" have ")[0] for message in told] == ([f"the domains {named}"] if named else [])
@@ -170,6 +172,26 @@ def test_weights_written_for_servers_are_not_uploaded_with_the_policy(tiny_polic
     assert {"model.safetensors", "metrics.jsonl", "conflicts.jsonl"} <= taken
     left = {Path(name).parts[0] for name in set(files) - taken}
     assert left == {"_served_weights"}
+
+
+@pytest.mark.parametrize("sampling", [None, {"chat": {"temperature": 0.7}}], ids=["one", "by_domain"])
+def test_a_rollout_func_that_asks_for_other_prompts_is_told_that_sampling_is_of_rows(tiny_policy, tmp_path, sampling):
+    def rollouts(prompts, trainer):
+        ids = trainer.processing_class(prompts)["input_ids"]
+        trainer.vllm_generation.sync_weights()
+        _, written, _, _ = trainer.vllm_generation.generate(ids[::2], None, 2)
+        written = [each for each in written for _ in range(2)]
+        return {"prompt_ids": ids, "completion_ids": written, "logprobs": [[0.0] * len(each) for each in written]}
+
+    with scripted_server(60) as server:
+        args = config(tmp_path, server, max_steps=1, sampling=sampling)
+        trainer = MGSTrainer(tiny_policy, reward, args, prompts(4), rollout_func=rollouts)
+        if sampling is None:
+            trainer.train()
+            assert [body["n"] for body in server.requests] == [2] * 6
+            return
+        with pytest.raises(ValueError, match=r"called with 12 prompts, but sampling differs .* the 24 rows"):
+            trainer.train()
 
 
 def test_only_the_main_process_has_to_reach_the_servers(tmp_path, monkeypatch):

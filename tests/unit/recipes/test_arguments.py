@@ -286,6 +286,25 @@ def test_different_templates_are_rendered_to_text(tokenizer):
     assert rows[1].rows[0]["prompt"].endswith("User: <query>1+1?</query>\nAssistant:")
 
 
+def test_the_runs_template_variables_are_written_and_counted(tokenizer):
+    """TRL gives them to conversations when it tokenizes them, and to texts, which are rendered here, no more."""
+    from mgs_trl.build import apply_template
+
+    tokenizer.chat_template += "{% if thinking is defined and not thinking %}<t></t>{% endif %}"
+    quiet = {"chat_template_kwargs": {"thinking": False}}
+    planned, rows = recipe(quiet, domains={"math": {"template": "zero_think"}}), parts()
+    write_all(planned, rows, apply_template(planned, tokenizer), tokenizer)
+    assert rows[0].rows[0]["prompt"] == "u:Hi?\na:<t></t>"
+    length = len("u:Hi?\na:")  # one token a character
+    for trainer, fits in (({}, True), (quiet, False)):
+        planned, rows = recipe(trainer, max_prompt_length=length), parts()[:1]
+        if fits:
+            write_all(planned, rows, apply_template(planned, tokenizer), tokenizer)
+            continue
+        with pytest.raises(ValueError, match=f"domain 'chat' has no prompt of at most max_prompt_length = {length}"):
+            write_all(planned, rows, apply_template(planned, tokenizer), tokenizer)
+
+
 def test_without_a_chat_template_texts_stay_and_conversations_are_refused(tokenizer):
     from mgs_trl.build import apply_template
 
@@ -323,7 +342,7 @@ def test_unknown_templates():
 
 @pytest.mark.parametrize("own", [{}, {"temperature": 0.5}], ids=["shared", "different"])
 def test_stop_strings_of_the_trainer_hold_beside_the_templates(own):
-    given = {"generation_kwargs": {"stop": ["User:"], "seed": 3}}
+    given = {"generation_kwargs": {"stop": ["User:"], "min_tokens": 3}}
     asked = recipe(given, domains={"math": {"template": "zero_think", "sampling": own}}, rollout="vllm")
     sampling = parse_sampling(build_config(asked))
     assert sampling.of("math").stop == ("User:", *find_template("zero_think").stop)

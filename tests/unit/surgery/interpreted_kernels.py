@@ -38,6 +38,7 @@ def float64_rows(vector, length):
 @pytest.fixture(autouse=True)
 def _short_chunks(monkeypatch):
     monkeypatch.setattr(fused, "CHUNK", 700)
+    monkeypatch.setattr(fused, "RUN", 2)
 
 
 @settings(max_examples=25, deadline=None)

@@ -5,7 +5,7 @@ from datasets import Dataset
 from transformers.training_args import OptimizerNames
 
 from mgs_trl import MGSConfig, MGSTrainer
-from tests.support.rollouts import prompts, reward
+from tests.support.rollouts import ScriptedRollouts, prompts, reward
 
 CONFIG = {"output_dir": "unused", "use_cpu": True, "bf16": False, "report_to": [], "num_generations": 4,
           "per_device_train_batch_size": 4, "gradient_accumulation_steps": 6}  # fmt: skip
@@ -202,3 +202,17 @@ def test_reward_function_of_wrong_length(tiny_policy, tmp_path):
     trainer = MGSTrainer(tiny_policy, short, args, prompts(10))
     with pytest.raises(ValueError, match=r"'short' returned 23 rewards, but 24"):
         trainer.train()
+
+
+@pytest.mark.parametrize("heldout", [False, True])
+def test_a_prompt_without_a_token_is_named(tiny_policy, tmp_path, heldout):
+    rows = [dict(row) for row in prompts(10)]
+    rows[14]["prompt"] = " "
+    rows[14]["domain"] = "chat"
+    wrong = Dataset.from_list(rows)
+    args = MGSConfig(**{**CONFIG, "output_dir": str(tmp_path)})
+    data, evaluated = (prompts(10), {"a": prompts(4), "b": wrong}) if heldout else (wrong, None)
+    with pytest.raises(ValueError, match=r"row 14 of the data \(domain 'chat'\) has the prompt ' ', but it must have"):
+        MGSTrainer(tiny_policy, reward, args, data, evaluated)
+    # Whoever writes the rollouts may well write them from nothing.
+    MGSTrainer(tiny_policy, reward, args, data, evaluated, rollout_func=ScriptedRollouts())

@@ -252,6 +252,23 @@ def test_a_stop_that_is_no_text_is_named_where_it_is_given(tmp_path):
         MGSConfig(output_dir=str(tmp_path), **SETTINGS, generation_kwargs={"stop": 5})
 
 
+@pytest.mark.parametrize("name", ["temperature", "seed", "n", "num_return_sequences", "logprobs", "prompt_logprobs"])
+def test_generation_kwargs_that_draw_otherwise_than_the_trainer_takes_it_are_refused(tmp_path, name):
+    """A seed makes a prompt's completions alike; of several log-probabilities TRL takes the largest."""
+    with pytest.raises(ValueError, match=f"generation_kwargs has '{name}', but .*; (set|leave)"):
+        MGSConfig(output_dir=str(tmp_path), **SETTINGS, generation_kwargs={name: 2})
+
+
+def test_a_temperature_below_vllms_least_is_refused_for_vllm(tmp_path):
+    """At which it draws instead, and says so in a log only."""
+    cold = {"temperature": 0.009}
+    for changes, name in ((cold, "temperature"), ({"sampling": {"math": cold}}, "sampling.math.temperature")):
+        with pytest.raises(ValueError, match=rf"^{name} is 0.009, but vLLM draws at no less than 0.01"):
+            MGSConfig(output_dir=str(tmp_path), **SETTINGS, **changes, use_vllm=True)
+        MGSConfig(output_dir=str(tmp_path), **SETTINGS, **changes)
+    MGSConfig(output_dir=str(tmp_path), **SETTINGS, temperature=0.01, use_vllm=True)
+
+
 def test_the_defaults_are_those_of_the_run(tmp_path):
     settings = {**SETTINGS, "temperature": 0.9, "top_k": 7, "sampling": {"math": {"top_p": 0.5}}}
     sampling = parse_sampling(MGSConfig(output_dir=str(tmp_path), **settings))
